@@ -1,0 +1,60 @@
+"""The functions, each a target of functions-framework: `api`, `approvals`, `hooks`, `worker`, `tick`; and `app`, all of
+them in one, for local emulation and for a deployment as one service.
+
+What is imported here is what runs here. Nothing connects at import: the server forks after it.
+"""
+
+from __future__ import annotations
+
+import os
+
+import functions_framework.aio
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+import workflows  # noqa: F401  # declares the workflows and webhooks
+from tinyworkflow_core import App, create_app
+from tinyworkflow_core.http.emulation import is_local, wake_after_fork
+
+_core = App.from_env()
+_parts = {part: create_app(_core, parts=[part]) for part in ("api", "approvals", "hooks", "worker", "tick")}
+_all = create_app(_core, emulate=is_local())
+
+if os.environ.get("FUNCTION_TARGET") == "app":
+    wake_after_fork()
+
+
+@functions_framework.aio.http
+async def api(request: Request) -> Starlette:
+    """Starting, seeing and reaching runs."""
+    return _parts["api"]
+
+
+@functions_framework.aio.http
+async def approvals(request: Request) -> Starlette:
+    """Deciding what runs ask."""
+    return _parts["approvals"]
+
+
+@functions_framework.aio.http
+async def hooks(request: Request) -> Starlette:
+    """Webhooks that start runs."""
+    return _parts["hooks"]
+
+
+@functions_framework.aio.http
+async def worker(request: Request) -> Starlette:
+    """Advancing one run; called by a queue."""
+    return _parts["worker"]
+
+
+@functions_framework.aio.http
+async def tick(request: Request) -> Starlette:
+    """Looking for what is due; called by a scheduler."""
+    return _parts["tick"]
+
+
+@functions_framework.aio.http
+async def app(request: Request) -> Starlette:
+    """Everything."""
+    return _all

@@ -1,0 +1,316 @@
+"""LiveRun: drives one Execution by hand and keeps the history that this makes. Pure: the time is virtual, nothing is run.
+
+Every answer becomes an event, exactly as the engine's owner would store it, and after each the whole history so far is replayed
+from its JSON form: the replay must stand where the live run stands. So every test that uses this is a test of replay, too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any
+
+from tinyworkflow_core.engine.commands import Command, ExecuteActivity, RequestApproval, RunSideEffect, StartTimer
+from tinyworkflow_core.engine.context import RunFacts
+from tinyworkflow_core.engine.history import (
+    ActivityCancelled,
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityScheduled,
+    ApprovalDecided,
+    ApprovalRequested,
+    ApprovalWithdrawn,
+    CancelRequested,
+    Event,
+    RunStarted,
+    SideEffectRecorded,
+    SignalReceived,
+    TimerFired,
+    TimerStarted,
+    history_from_json,
+    history_to_json,
+)
+from tinyworkflow_core.engine.journal import Pending
+from tinyworkflow_core.engine.replay import (
+    ENGINE,
+    PYTHON,
+    Blocked,
+    Cancelled,
+    Completed,
+    Execution,
+    Failed,
+    Mismatch,
+    Outcome,
+    replay,
+)
+from tinyworkflow_core.registry import WorkflowDefinition, workflow
+from tinyworkflow_core.serialization import Codec, Failure
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+FACTS = RunFacts(run_id="run-1", workflow_id="order-1", name="under_test", version=1)
+
+codec = Codec()
+
+
+def started(input_data: Any = None, *, at: datetime = START) -> RunStarted:
+    """The first event of a run that is given `input_data`."""
+    return RunStarted(at=at, name=FACTS.name, version=1, input=codec.encode(input_data), engine=ENGINE, python=PYTHON)
+
+
+def defined(code: Any) -> WorkflowDefinition[Any]:
+    """The code as a definition; a plain `async def` is declared here."""
+    return code if isinstance(code, WorkflowDefinition) else workflow(code)
+
+
+def stored(history: Sequence[Event]) -> list[Event]:
+    """The history as it comes back from a store."""
+    return history_from_json(json.loads(json.dumps(history_to_json(history))))
+
+
+def replayed(code: Any, history: Sequence[Event], *, facts: RunFacts = FACTS) -> Outcome:
+    """Where the stored history leads that code."""
+    return replay(defined(code), stored(history), facts=facts, codec=codec)
+
+
+def picture(outcome: Outcome) -> list[Any]:
+    """All that an owner can learn from the outcome, as JSON data."""
+    match outcome:
+        case Blocked(pending=pending):
+            return ["blocked", [_pending_picture(one) for one in pending]]
+        case Completed(output=output):
+            return ["completed", output]
+        case Failed(error=error):
+            return ["failed", _without_traceback(error)]
+        case Cancelled(reason=reason):
+            return ["cancelled", reason]
+        case Mismatch(error=mismatch):
+            return ["mismatch", str(mismatch)]
+
+
+def _pending_picture(pending: Pending) -> dict[str, Any]:
+    command = pending.command
+    told: dict[str, Any] = {"id": command.id, "signature": list(command.signature), "recorded": pending.recorded}
+    if pending.withdrawn:
+        told["withdrawn"] = True
+    if pending.attempt:
+        told |= {"attempt": pending.attempt, "retry_at": str(pending.retry_at), "since": str(pending.first_started_at)}
+    if isinstance(command, ExecuteActivity):
+        told |= {"input": command.input, "group": command.group}
+    if isinstance(command, RequestApproval):
+        told |= {"title": command.title, "details": command.details, "expires_at": str(command.expires_at)}
+    return told
+
+
+def _without_traceback(error: Failure) -> dict[str, Any]:
+    """Line numbers differ from one Python, and one checkout, to the next."""
+    data = error.to_dict()
+    data.pop("traceback", None)
+    if error.cause is not None:
+        data["cause"] = _without_traceback(error.cause)
+    if error.members:
+        data["members"] = [_without_traceback(one) for one in error.members]
+    return data
+
+
+class LiveRun:
+    """One run: its live execution, its history so far and the answers that a test gives."""
+
+    def __init__(self, code: Any, input_data: Any = None, *, facts: RunFacts = FACTS, always_replay: bool = True) -> None:
+        self.code = defined(code)
+        self.facts = facts
+        self.always_replay = always_replay
+        self.now = START
+        self.history: list[Event] = [started(input_data)]
+        self.execution = Execution(self.code, stored(self.history), facts=facts, codec=codec)
+        self._messages = 0
+        self.check_replay()
+
+    def __enter__(self) -> LiveRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Put the execution away."""
+        self.execution.close()
+
+    # --- looking ------------------------------------------------------------------------------
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.execution.outcome
+
+    @property
+    def pending(self) -> list[Pending]:
+        """The open commands. Fails when the run is not blocked."""
+        assert isinstance(self.outcome, Blocked), picture(self.outcome)
+        return list(self.outcome.pending)
+
+    @property
+    def commands(self) -> list[Command]:
+        return [one.command for one in self.pending]
+
+    @property
+    def activities(self) -> list[ExecuteActivity]:
+        """Those of the open commands that are activities and not withdrawn."""
+        return [p.command for p in self.pending if isinstance(p.command, ExecuteActivity) and not p.withdrawn]
+
+    @property
+    def withdrawn(self) -> list[ExecuteActivity]:
+        return [p.command for p in self.pending if isinstance(p.command, ExecuteActivity) and p.withdrawn]
+
+    @property
+    def timers(self) -> list[StartTimer]:
+        return [one for one in self.commands if isinstance(one, StartTimer)]
+
+    @property
+    def approvals(self) -> list[RequestApproval]:
+        return [one for one in self.commands if isinstance(one, RequestApproval)]
+
+    @property
+    def result(self) -> Any:
+        """What the workflow returned. Fails when it has not."""
+        assert isinstance(self.outcome, Completed), picture(self.outcome)
+        return codec.decode(self.outcome.output)
+
+    @property
+    def error(self) -> Failure:
+        """What the workflow raised. Fails when it has not."""
+        assert isinstance(self.outcome, Failed), picture(self.outcome)
+        return self.outcome.error
+
+    def open(self, command_id: int) -> Pending:
+        return self.execution.journal.open[command_id]
+
+    # --- answering ----------------------------------------------------------------------------
+
+    def later(self, seconds: float) -> LiveRun:
+        """Time passes; nothing happens."""
+        self.now += timedelta(seconds=seconds)
+        return self
+
+    def happen(self, *events: Event) -> LiveRun:
+        """The events are stored in one commit and shown to the execution."""
+        self.history.extend(events)
+        self.execution.step(stored(events))
+        self.check_replay()
+        return self
+
+    def complete(self, command: ExecuteActivity, result: Any = None) -> LiveRun:
+        return self.happen(self.completed(command, result))
+
+    def completed(self, command: ExecuteActivity, result: Any = None) -> Event:
+        attempt = self.open(command.id).attempt + 1
+        return ActivityCompleted(
+            at=self.now, **command.about(), attempt=attempt, started_at=self.now, result=codec.encode(result)
+        )
+
+    def fail(self, command: ExecuteActivity, error: BaseException, *, retry_in: float | None = None) -> LiveRun:
+        """One attempt failed: for good, or to be tried again."""
+        return self.happen(self.failed(command, error, retry_in=retry_in))
+
+    def failed(self, command: ExecuteActivity, error: BaseException, *, retry_in: float | None = None) -> Event:
+        return ActivityFailed(
+            at=self.now,
+            **command.about(),
+            attempt=self.open(command.id).attempt + 1,
+            started_at=self.now,
+            error=codec.failure(error),
+            retry_at=None if retry_in is None else self.now + timedelta(seconds=retry_in),
+        )
+
+    def end_withdrawn(self, *commands: ExecuteActivity) -> LiveRun:
+        """What was running of these withdrawn activities (all, unless named) has ended."""
+        ended = commands or tuple(self.withdrawn)
+        return self.happen(*(ActivityCancelled(at=self.now, **one.about()) for one in ended))
+
+    def fire(self, timer: StartTimer) -> LiveRun:
+        """The timer is due; the time is at least that now."""
+        return self.happen(self.fired(timer))
+
+    def fired(self, timer: StartTimer) -> Event:
+        self.now = max(self.now, timer.due)
+        return TimerFired(at=self.now, id=timer.id, due=timer.due)
+
+    def signal(self, name: str, payload: Any = None) -> LiveRun:
+        return self.happen(self.signalled(name, payload))
+
+    def signalled(self, name: str, payload: Any = None) -> Event:
+        return SignalReceived(at=self.now, message_id=self._message_id(), name=name, payload=codec.encode(payload))
+
+    def cancel(self, reason: str | None = None) -> LiveRun:
+        return self.happen(self.cancel_requested(reason))
+
+    def cancel_requested(self, reason: str | None = None) -> Event:
+        return CancelRequested(at=self.now, message_id=self._message_id(), reason=reason)
+
+    def decide(
+        self, key: str, approved: bool = True, *, by: str | None = None, comment: str | None = None, data: Any = None
+    ) -> LiveRun:
+        """Somebody decides the open approval of that key."""
+        (command,) = (one for one in self.approvals if one.key == key)
+        return self.happen(
+            ApprovalDecided(
+                at=self.now,
+                id=command.id,
+                key=key,
+                message_id=self._message_id(),
+                approved=approved,
+                by=by,
+                comment=comment,
+                data=codec.encode(data),
+            )
+        )
+
+    def record_side_effect(self, command: RunSideEffect) -> LiveRun:
+        """The function is called and what it gave or raised is stored."""
+        try:
+            event = SideEffectRecorded(at=self.now, id=command.id, result=codec.encode(command.fn()))
+        except Exception as error:
+            event = SideEffectRecorded(at=self.now, id=command.id, error=codec.failure(error))
+        return self.happen(event)
+
+    def let_go(self) -> LiveRun:
+        """The owner writes down what the run waits for, as it does before it lets go of it."""
+        journal = self.execution.journal
+        withdrawn, journal.withdrawn_approvals = journal.withdrawn_approvals, []
+        events: list[Event] = [ApprovalWithdrawn(at=self.now, id=one.id, key=one.key) for one in withdrawn]
+        events += [event for one in self.pending if not one.recorded if (event := self._asked_for(one.command))]
+        return self.happen(*events)
+
+    def _asked_for(self, command: Command) -> Event | None:
+        match command:
+            case StartTimer():
+                return TimerStarted(at=self.now, id=command.id, due=command.due)
+            case ExecuteActivity():
+                return ActivityScheduled(at=self.now, **command.about())
+            case RequestApproval():
+                return ApprovalRequested(at=self.now, id=command.id, key=command.key, expires_at=command.expires_at)
+            case RunSideEffect():
+                return None
+
+    def _message_id(self) -> str:
+        self._messages += 1
+        return f"message-{self._messages}"
+
+    # --- replaying ----------------------------------------------------------------------------
+
+    def check_replay(self) -> None:
+        """The history so far, replayed, must stand where the live run stands."""
+        if not self.always_replay:
+            return
+        again = Execution(self.code, stored(self.history), facts=self.facts, codec=codec)
+        try:
+            assert picture(again.outcome) == picture(self.outcome)
+            assert again.seen == self.execution.seen
+            assert again.journal.position == self.execution.journal.position
+            assert again.journal.withdrawn_approvals == self.execution.journal.withdrawn_approvals
+        finally:
+            again.close()
+
+
+Begin = Callable[..., LiveRun]
+"""The fixture `begin`: begin(workflow, input) -> LiveRun, put away when the test ends."""

@@ -1,0 +1,30 @@
+"""Scenarios: what a user may rely on, on every store, four ways each (see tinyworkflow_core.testing.four_ways)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.stores.conftest import StoreFactory, factory_of
+from tinyworkflow_core.testing import Scenario, four_ways
+
+Ways = Callable[..., Awaitable[int]]
+
+
+@pytest.fixture(params=["sqlite-memory", "firestore"])
+def stores(request: pytest.FixtureRequest) -> StoreFactory:
+    return factory_of(request)
+
+
+@pytest.fixture
+def ways(stores: StoreFactory) -> Ways:
+    """Runs a scenario four ways on one kind of store; every way that crashes has to crash at least once."""
+
+    async def run(scenario: Scenario, *workflows: Any, **options: Any) -> int:
+        crashes = await four_ways(scenario, workflows, open_store=stores, **options)
+        assert crashes > 2
+        return crashes
+
+    return run

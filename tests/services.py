@@ -1,0 +1,31 @@
+"""Real services that tests talk to, as fixtures. Not here locally: skipped, with the reason. Not here in CI: failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NoReturn
+
+import pytest
+
+from tests.emulator import EmulatorMissing
+from tests.emulator import firestore_emulator as running_emulator
+
+
+@pytest.fixture(scope="session")
+def firestore_emulator() -> Iterator[str]:
+    """A Firestore emulator as "host:port", one for the session. Keep tests apart by a fresh project id for each."""
+    with ExitStack() as stack:
+        try:
+            host = stack.enter_context(running_emulator())
+        except EmulatorMissing as reason:
+            do_without(reason)
+        yield host
+
+
+def do_without(reason: Exception) -> NoReturn:
+    """Skip what needs a service that is not here; in CI, where it must be, fail."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must have this service: {reason}")
+    pytest.skip(str(reason))

@@ -1,0 +1,328 @@
+"""Every store against a model that fits on one page, under whatever order of calls Hypothesis can think of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.stores.conftest import StoreFactory
+from tests.stores.records import MICROSECOND, SECOND, T0, TTL, a_message, a_run, happened, opening
+from tinyworkflow_core.engine.history import Event, LeaseTaken
+from tinyworkflow_core.errors import LeaseLost
+from tinyworkflow_core.store import (
+    GRACE,
+    Commit,
+    DeliveryOutcome,
+    Lease,
+    Message,
+    OpenApproval,
+    Release,
+    Run,
+    RunState,
+    Status,
+)
+
+T = TypeVar("T")
+
+EXAMPLES = {"sqlite-memory": 40, "sqlite-file": 15, "firestore": 6}
+RUN_IDS = st.sampled_from(["r1", "r2", "r3"])
+MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
+OWNERS = st.sampled_from(["a", "b"])
+MOMENTS_TO_WAKE = st.sampled_from([None, 0, 5, 15, 60])
+RELEASES = st.builds(
+    Release,
+    status=st.sampled_from([status for status in Status if status is not Status.RUNNING]),
+    custom_status=st.sampled_from([None, "c"]),
+    open_approvals=st.sampled_from([(), (OpenApproval(id=1, key="k", requested_at=T0),)]),
+    retry_count=st.integers(0, 2),
+)
+
+
+@dataclass
+class Modelled:
+    """One run as it should be."""
+
+    run: Run
+    documents: list[tuple[Event, ...]]
+    inbox: dict[str, Message] = field(default_factory=dict)
+    token: str | None = None
+
+    @property
+    def state(self) -> RunState:
+        return RunState(
+            run=self.run,
+            history=[event for document in self.documents for event in document],
+            sequence=len(self.documents) - 1,
+            inbox=sorted(self.inbox.values(), key=lambda message: (message.received_at, message.id)),
+        )
+
+    @property
+    def due_at(self) -> datetime | None:
+        """The first moment at which somebody must look at it."""
+        if self.run.status.closed:
+            return None
+        moments = [self.run.wake_at] if self.run.wake_at is not None else []
+        if self.token is None and self.run.status not in (Status.PARKED, Status.SUSPENDED):
+            moments += [message.received_at + GRACE for message in self.inbox.values()]
+        return min(moments, default=None)
+
+    def deliver(self, message: Message) -> DeliveryOutcome:
+        if self.run.status.closed:
+            return DeliveryOutcome.CLOSED
+        known = message.id in self.inbox
+        self.inbox.setdefault(message.id, message)
+        return DeliveryOutcome.DUPLICATE if known else DeliveryOutcome.ACCEPTED
+
+    def change(self, release: Release) -> None:
+        fields = {name: getattr(release, name) for name in Release.__slots__ if name not in ("keep_lease", "wake_at")}
+        self.run = replace(self.run, sequence=len(self.documents) - 1, **fields)
+        if release.keep_lease:
+            return
+        self.token = None
+        closed = release.status.closed
+        self.run = replace(self.run, wake_at=None if closed else release.wake_at, lease_owner=None, lease_until=None)
+        if closed:
+            self.inbox.clear()
+
+
+@dataclass
+class Holder:
+    """Somebody who holds a run, or believes so."""
+
+    lease: Lease
+    sequence: int
+    last: Commit | None = None
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Calls the store and the model alike, and compares."""
+
+    holders: Bundle[Holder] = Bundle("holders")
+    former: Bundle[Holder] = Bundle("former")
+
+    def __init__(self, factory: StoreFactory) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.store = factory()
+        self.now = T0
+        self.count = 0
+        self.runs: dict[str, Modelled] = {}
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def teardown(self) -> None:
+        self.call(self.store.close())
+        self.loop.close()
+
+    def moment(self) -> datetime:
+        """A moment that no other record carries, so that every order is settled."""
+        self.count += 1
+        return self.now + self.count * MICROSECOND
+
+    # --- rules -------------------------------------------------------------------------------
+
+    @rule(run_id=RUN_IDS, wake=MOMENTS_TO_WAKE)
+    def create(self, run_id: str, wake: int | None) -> None:
+        moment = self.moment()
+        run = a_run(run_id, created_at=moment, wake_at=None if wake is None else moment + wake * SECOND)
+        made = self.call(self.store.create(run, opening(run)))
+        assert made is (run_id not in self.runs)
+        if made:
+            self.runs[run_id] = Modelled(run=run, documents=[tuple(opening(run))])
+
+    @rule(run_id=RUN_IDS)
+    def create_again(self, run_id: str) -> None:
+        if there := self.runs.get(run_id):
+            untouched = there.run.started_at is None
+            assert self.call(self.store.create(there.run, there.documents[0])) or not untouched
+
+    @rule(run_id=RUN_IDS, message_id=MESSAGE_IDS, age=st.sampled_from([0, 3, 20]))
+    def deliver(self, run_id: str, message_id: str, age: int) -> None:
+        message = a_message(message_id, at=self.moment() - age * SECOND, body={"n": self.count})
+        there = self.runs.get(run_id)
+        before = there.inbox.get(message_id) if there else None
+        delivery = self.call(self.store.deliver(run_id, message))
+        assert delivery.outcome is (there.deliver(message) if there else DeliveryOutcome.UNKNOWN)
+        assert delivery.existing == (before if delivery.outcome is DeliveryOutcome.DUPLICATE else None)
+
+    @rule(target=holders, run_id=RUN_IDS, owner=OWNERS, dead=st.sampled_from(["", "a", "b"]))
+    def acquire(self, run_id: str, owner: str, dead: str) -> Any:
+        now = self.moment()
+        lease = self.call(self.store.acquire(run_id, owner=owner, now=now, ttl=TTL, gone=lambda holder: holder == dead))
+        there = self.runs.get(run_id)
+        run = there.run if there else None
+        held = run is not None and run.lease_until is not None and run.lease_until > now and run.lease_owner != dead
+        if there is None or there.run.status.closed or held:
+            assert lease is None
+            return multiple()
+        assert lease is not None
+        if there.run.lease_owner is not None:
+            there.documents.append((LeaseTaken(at=now, owner=owner, previous_owner=there.run.lease_owner),))
+        there.token = lease.token
+        there.run = replace(
+            there.run,
+            status=Status.RUNNING,
+            started_at=there.run.started_at or now,
+            wake_at=now + TTL,
+            lease_owner=owner,
+            lease_until=now + TTL,
+            sequence=len(there.documents) - 1,
+        )
+        return Holder(lease=lease, sequence=len(there.documents) - 1)
+
+    @rule(
+        holder=holders,
+        events=st.integers(0, 2),
+        consumed=st.sets(MESSAGE_IDS),
+        outbox=st.lists(st.tuples(RUN_IDS, MESSAGE_IDS), max_size=2, unique=True),
+        changes=st.none() | RELEASES,
+    )
+    def commit(
+        self, holder: Holder, events: int, consumed: set[str], outbox: list[tuple[str, str]], changes: Release | None
+    ) -> None:
+        release = replace(changes, keep_lease=True) if changes and not changes.status.closed else None
+        self.write(holder, events, consumed, outbox, release)
+
+    @rule(
+        target=former,
+        holder=consumes(holders),
+        events=st.integers(0, 2),
+        consumed=st.sets(MESSAGE_IDS),
+        outbox=st.lists(st.tuples(RUN_IDS, MESSAGE_IDS), max_size=2, unique=True),
+        release=RELEASES,
+        wake=MOMENTS_TO_WAKE,
+    )
+    def release(
+        self,
+        *,
+        holder: Holder,
+        events: int,
+        consumed: set[str],
+        outbox: list[tuple[str, str]],
+        release: Release,
+        wake: int | None,
+    ) -> Holder:
+        wake_at = None if wake is None else self.moment() + wake * SECOND
+        closed_at = self.moment() if release.status.closed else None
+        self.write(holder, events, consumed, outbox, replace(release, wake_at=wake_at, closed_at=closed_at))
+        return holder
+
+    def write(
+        self, holder: Holder, events: int, consumed: set[str], outbox: list[tuple[str, str]], release: Release | None
+    ) -> None:
+        run_id = holder.lease.run_id
+        others = [target for target in outbox if target[0] != run_id]
+        commit = Commit(
+            sequence=holder.sequence + 1,
+            events=tuple(happened(self.count * 10 + number) for number in range(events)),
+            consumed=tuple(sorted(consumed)),
+            release=release,
+            outbox=tuple((target, a_message(message_id, at=self.moment())) for target, message_id in others),
+        )
+        self.count += 1  # so that no other commit carries equal events
+        there = self.runs.get(run_id)
+        if there is None or there.token != holder.lease.token:
+            self.refused(self.store.commit(holder.lease, commit))
+            return
+        self.call(self.store.commit(holder.lease, commit))
+        holder.last = commit
+        if commit.events:
+            holder.sequence += 1
+            there.documents.append(commit.events)
+        for message_id in consumed:
+            there.inbox.pop(message_id, None)
+        if release is not None:
+            there.change(release)
+        for target, message in commit.outbox:
+            if target in self.runs:
+                self.runs[target].deliver(message)
+
+    def refused(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        try:
+            self.call(coroutine)
+        except LeaseLost:
+            return
+        raise AssertionError("somebody who lost the lease was allowed to write")
+
+    @rule(holder=holders | former)
+    def commit_the_same_again(self, holder: Holder) -> None:
+        if holder.last is not None and holder.last.events and holder.lease.run_id in self.runs:
+            self.call(self.store.commit(holder.lease, holder.last))
+
+    @rule(holder=holders | former)
+    def renew(self, holder: Holder) -> None:
+        now = self.moment()
+        there = self.runs.get(holder.lease.run_id)
+        if there is None or there.token != holder.lease.token:
+            self.refused(self.store.renew(holder.lease, now=now, ttl=TTL))
+            return
+        assert self.call(self.store.renew(holder.lease, now=now, ttl=TTL)) is bool(there.inbox)
+        there.run = replace(there.run, lease_until=now + TTL, wake_at=now + TTL)
+
+    @rule(holder=consumes(holders))
+    def crash(self, holder: Holder) -> None:
+        """The holder forgets: nobody lets the run go."""
+
+    @rule(seconds=st.sampled_from([1, 5, 15, 31]))
+    def time_passes(self, seconds: int) -> None:
+        self.now += timedelta(seconds=seconds)
+
+    @precondition(lambda self: any(there.token is None for there in self.runs.values()))
+    @rule(data=st.data())
+    def purge(self, data: st.DataObject) -> None:
+        run_id = data.draw(st.sampled_from(sorted(name for name, there in self.runs.items() if there.token is None)))
+        self.call(self.store.purge(run_id))
+        del self.runs[run_id]
+
+    # --- what always holds -------------------------------------------------------------------
+
+    @invariant()
+    def the_store_is_as_the_model(self) -> None:
+        for run_id in ("r1", "r2", "r3"):
+            there = self.runs.get(run_id)
+            assert self.call(self.store.load(run_id)) == (there.state if there else None)
+            assert self.call(self.store.get(run_id)) == (there.run if there else None)
+            assert list(self.call(self.store.inbox(run_id))) == (list(there.state.inbox) if there else [])
+
+    @invariant()
+    def the_same_runs_are_due(self) -> None:
+        now = self.now + self.count * MICROSECOND
+        moments = {run_id: there.due_at for run_id, there in self.runs.items()}
+        expected = sorted((moment, run_id) for run_id, moment in moments.items() if moment and moment <= now)
+        assert self.call(self.store.due(now=now, limit=10)) == [run_id for _, run_id in expected]
+
+
+def test_the_store_does_what_the_model_does(store_factory: StoreFactory) -> None:
+    class Machine(StoreMachine):
+        def __init__(self) -> None:
+            super().__init__(store_factory)
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES[store_factory.kind],
+            stateful_step_count=40,
+            deadline=None,  # a store's speed is not its meaning
+            derandomize=True,  # the same examples everywhere: a red build can be repeated
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
+        ),
+    )

@@ -1,0 +1,184 @@
+"""Work: what one call has started for its run, and what of it has ended.
+
+Activities and side effects run as asyncio tasks; timers and retries are moments in a heap. Nothing here touches the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from ..clock import Clock
+from ..engine.commands import ActivityAttempt, ExecuteActivity, RunSideEffect, StartTimer
+from ..engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed, Event, SideEffectRecorded, TimerFired
+from ..engine.journal import Journal, Pending
+from ..serialization import Codec
+
+RunActivity = Callable[[ActivityAttempt], Awaitable[ActivityCompleted | ActivityFailed | ActivityCancelled]]
+
+
+class Work:
+    """The started commands of one call. `on_end` is called whenever something has ended."""
+
+    def __init__(
+        self,
+        *,
+        run_id: str,
+        generation: int,
+        journal: Journal,
+        run_activity: RunActivity,
+        codec: Codec,
+        clock: Clock,
+        on_end: Callable[[], None],
+    ) -> None:
+        self.ended: deque[Event] = deque()
+        self.broken: BaseException | None = None
+        """What a runner raised, which none should: the call ends by it."""
+        self._run_id = run_id
+        self._generation = generation
+        self._journal = journal
+        self._run_activity = run_activity
+        self._codec = codec
+        self._clock = clock
+        self._on_end = on_end
+        self._running: dict[int, asyncio.Task[Event]] = {}
+        self._started_at: dict[int, datetime] = {}
+        self._wakes: list[tuple[datetime, int]] = []
+        self._known = 0
+        self._stopping = False
+
+    @property
+    def is_running(self) -> bool:
+        """Whether an activity or a side effect is at work."""
+        return bool(self._running)
+
+    def start_new(self) -> None:
+        """Start what the workflow has asked for since the last look, and end what it no longer wants."""
+        journal = self._journal
+        for command_id in range(self._known + 1, journal.position + 1):
+            if (pending := journal.open.get(command_id)) is not None:
+                self._start(command_id, pending)
+        self._known = max(self._known, journal.position)
+        withdrawn, journal.withdrawn = journal.withdrawn, []
+        for command_id in withdrawn:
+            if (task := self._running.get(command_id)) is not None:
+                if not task.cancelling():
+                    task.cancel()
+            elif (pending := journal.open.get(command_id)) is not None and not self._has_ended(command_id):
+                self.ended.append(self._withdrawn(pending))
+
+    def start_due(self, now: datetime) -> None:
+        """Fire the timers that are due, and start the attempts that are."""
+        while (due := self.next_wake()) is not None and due <= now:
+            _, command_id = heapq.heappop(self._wakes)
+            pending = self._journal.open[command_id]
+            if isinstance(pending.command, StartTimer):
+                self.ended.append(TimerFired(at=now, id=command_id, due=pending.command.due))
+            else:
+                pending.retry_at = None
+                self._start(command_id, pending)
+
+    def retry_later(self, event: ActivityFailed) -> None:
+        """An attempt that failed is to be made again at the event's `retry_at`."""
+        if event.retry_at is not None:
+            heapq.heappush(self._wakes, (event.retry_at, event.id))
+
+    def next_wake(self) -> datetime | None:
+        """When the next timer or retry is due."""
+        while self._wakes:
+            due, command_id = self._wakes[0]
+            pending = self._journal.open.get(command_id)
+            if pending is not None and not pending.withdrawn:
+                return due
+            heapq.heappop(self._wakes)
+        return None
+
+    def rebuilt(self, journal: Journal) -> None:
+        """The execution was rebuilt from history: what runs goes on, what waited is found again in its journal."""
+        self._journal = journal
+        self._wakes.clear()
+        for command_id, pending in journal.open.items():
+            if command_id <= self._known and command_id not in self._running and not self._has_ended(command_id):
+                self._start(command_id, pending)
+
+    async def stop(self) -> dict[int, datetime]:
+        """Cancel what is running and wait until it has ended. Results that came in time are in `ended`.
+
+        Returns when each of those that were cut off had been started, by command id.
+        """
+        self._stopping = True
+        cut_off = {command_id: self._started_at[command_id] for command_id in self._running}
+        while tasks := list(self._running.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.sleep(0)  # their callbacks take them out of `running`
+        for event in self.ended:
+            cut_off.pop(getattr(event, "id", 0), None)
+        return cut_off
+
+    # --- one command --------------------------------------------------------------------------
+
+    def _start(self, command_id: int, pending: Pending) -> None:
+        if pending.withdrawn:
+            return
+        match pending.command:
+            case StartTimer(due=due):
+                heapq.heappush(self._wakes, (due, command_id))
+            case ExecuteActivity() if pending.retry_at is not None:
+                heapq.heappush(self._wakes, (pending.retry_at, command_id))
+            case ExecuteActivity() as command:
+                attempt = ActivityAttempt(
+                    run_id=self._run_id,
+                    generation=self._generation,
+                    command=command,
+                    number=pending.attempt + 1,
+                    first_started_at=pending.first_started_at,
+                )
+                self._spawn(command_id, self._run_activity(attempt))
+            case RunSideEffect() as command:
+                self._spawn(command_id, self._side_effect(command))
+
+    def _spawn(self, command_id: int, work: Awaitable[Any]) -> None:
+        task: asyncio.Task[Event] = asyncio.ensure_future(work)  # type: ignore[assignment]  # a coroutine becomes a task
+        self._running[command_id] = task
+        self._started_at[command_id] = self._clock.now()
+        task.add_done_callback(lambda done: self._note_end(command_id, done))
+
+    def _note_end(self, command_id: int, task: asyncio.Task[Event]) -> None:
+        del self._running[command_id]
+        pending = self._journal.open.get(command_id)
+        wanted = pending is not None and not pending.withdrawn
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.broken = error
+        elif pending is not None:
+            event = self._withdrawn(pending) if task.cancelled() else task.result()
+            # Cut off by the end of the call, not by the workflow: as far as the history goes it never ran.
+            if not (self._stopping and wanted and (task.cancelled() or isinstance(event, ActivityCancelled))):
+                self.ended.append(event)
+        self._on_end()
+
+    def _has_ended(self, command_id: int) -> bool:
+        return any(getattr(event, "id", None) == command_id for event in self.ended)
+
+    def _withdrawn(self, pending: Pending) -> Event:
+        command = pending.command
+        if isinstance(command, ExecuteActivity):
+            return ActivityCancelled(at=self._clock.now(), **command.about())
+        error = self._codec.failure(RuntimeError("the side effect was withdrawn"))
+        return SideEffectRecorded(at=self._clock.now(), id=command.id, error=error)
+
+    async def _side_effect(self, command: RunSideEffect) -> Event:
+        try:
+            value = command.fn()
+            if inspect.isawaitable(value):
+                value = await value
+            result, error = self._codec.encode(value), None
+        except Exception as raised:
+            result, error = None, self._codec.failure(raised)
+        return SideEffectRecorded(at=self._clock.now(), id=command.id, result=result, error=error)

@@ -1,0 +1,127 @@
+"""Approvals: deciding what a run has asked.
+
+A decision is a message whose id is the question's own, so of any number of deciders one wins and the others learn what was decided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .clock import Clock
+from .dispatcher import Advance, Dispatcher
+from .engine.history import ApprovalDecided, ApprovalRequested
+from .errors import ApprovalClosedError, ApprovalConflictError, ApprovalNotFoundError, RunNotFoundError
+from .serialization import Codec
+from .store import DeliveryOutcome, Message, MessageKind, OpenApproval, Run, RunQuery, Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What somebody decides about an open approval. `data` is any storable value."""
+
+    approved: bool
+    by: str | None = None
+    comment: str | None = None
+    data: Any = None
+
+
+async def decide(
+    store: Store,
+    dispatcher: Dispatcher,
+    run_id: str,
+    key: str | None,
+    decision: Decision,
+    *,
+    clock: Clock,
+    codec: Codec,
+) -> str:
+    """Decide the approval `key` of a run (None: its only open one). Returns the key. The same decision again is no error.
+
+    Raises RunNotFoundError, ApprovalNotFoundError, ApprovalConflictError (decided the other way already) and
+    ApprovalClosedError (expired, withdrawn, or the run has ended).
+    """
+    run = await store.get(run_id)
+    if run is None:
+        raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
+    asked = _find(run, key)
+    if asked is None:
+        return await _compare_with_history(store, run_id, key, decision)
+    now = clock.now()
+    if asked.expires_at is not None and asked.expires_at <= now:
+        raise ApprovalClosedError(f"approval {asked.key!r} of run {run_id!r} has expired", run_id=run_id)
+    message = Message(
+        id=f"approval/{run.generation}/{asked.id}",
+        kind=MessageKind.APPROVAL,
+        received_at=now,
+        body={
+            "id": asked.id,
+            "generation": run.generation,
+            "key": asked.key,
+            "approved": decision.approved,
+            "by": decision.by,
+            "comment": decision.comment,
+            "data": codec.encode(decision.data),
+        },
+    )
+    delivery = await store.deliver(run_id, message)
+    if delivery.outcome is DeliveryOutcome.CLOSED or delivery.outcome is DeliveryOutcome.UNKNOWN:
+        raise ApprovalClosedError(f"run {run_id!r} has ended", run_id=run_id)
+    if delivery.existing is not None:
+        _same_or_conflict(run_id, asked.key, bool(delivery.existing.body["approved"]), decision)
+    else:
+        # Somebody's decision may have been taken up between the look and the delivery: then this one came too late.
+        run = await store.get(run_id)
+        if run is None or all(one.id != asked.id for one in run.open_approvals):
+            return await _compare_with_history(store, run_id, asked.key, decision)
+    await dispatcher.dispatch(Advance(run_id=run_id))
+    return asked.key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PendingApproval:
+    """An open approval and the run that asks."""
+
+    run: Run
+    approval: OpenApproval
+
+
+async def pending(store: Store, *, approver: str | None = None, limit: int = 100) -> list[PendingApproval]:
+    """Open approvals, those of the newest runs first; with `approver` only those that anybody or that person may decide."""
+    page = await store.list(RunQuery(open_approvals=True, limit=limit))
+    return [
+        PendingApproval(run=run, approval=one)
+        for run in page.items
+        for one in run.open_approvals
+        if approver is None or not one.approvers or approver in one.approvers
+    ]
+
+
+def _find(run: Run, key: str | None) -> OpenApproval | None:
+    if key is not None:
+        return next((one for one in run.open_approvals if one.key == key), None)
+    if len(run.open_approvals) > 1:
+        keys = ", ".join(repr(one.key) for one in run.open_approvals)
+        raise ApprovalNotFoundError(f"run {run.run_id!r} has several open approvals, name one of {keys}", run_id=run.run_id)
+    return run.open_approvals[0] if run.open_approvals else None
+
+
+async def _compare_with_history(store: Store, run_id: str, key: str | None, decision: Decision) -> str:
+    """The approval is not open: say whether it was decided so, decided otherwise, closed, or never asked."""
+    state = await store.load(run_id)
+    for event in reversed(state.history if state is not None else ()):
+        if isinstance(event, ApprovalDecided) and key in (None, event.key):
+            _same_or_conflict(run_id, event.key, event.approved, decision)
+            return event.key
+        if isinstance(event, ApprovalRequested) and key in (None, event.key):
+            raise ApprovalClosedError(f"approval {event.key!r} of run {run_id!r} is no longer open", run_id=run_id)
+    if state is None or state.run.status.closed:
+        raise ApprovalClosedError(f"run {run_id!r} has ended", run_id=run_id)
+    what = "an approval" if key is None else f"the approval {key!r}"
+    raise ApprovalNotFoundError(f"run {run_id!r} has not asked for {what}", run_id=run_id)
+
+
+def _same_or_conflict(run_id: str, key: str, approved: bool, decision: Decision) -> None:
+    if approved is not decision.approved:
+        was = "approved" if approved else "rejected"
+        raise ApprovalConflictError(f"approval {key!r} of run {run_id!r} is already {was}", run_id=run_id)

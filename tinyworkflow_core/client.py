@@ -1,0 +1,290 @@
+"""WorkflowClient: starting runs, looking at them, and talking to them. It writes to the store and asks a dispatcher for the rest.
+
+Nothing here runs a workflow. `TinyWorkflowClient` (app.py) is this client with a store by URL and a worker of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+from .clock import Clock, Duration, fresh_id, seconds
+from .dispatcher import Advance, Dispatcher
+from .engine.history import RunStarted
+from .engine.replay import ENGINE, PYTHON
+from .errors import (
+    IdempotencyConflictError,
+    InvalidInputError,
+    RunClosedError,
+    RunExistsError,
+    RunNotFoundError,
+    WorkflowCancelledError,
+    WorkflowFailedError,
+)
+from .registry import Registry, WorkflowDefinition
+from .serialization import Codec, Failure, digest
+from .store import DeliveryOutcome, Message, MessageKind, Notifies, OpenApproval, Run, RunQuery, Status, Store
+from .timeline import event_view
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,199}")
+_POLL_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""How soon a waiting caller looks again; the last one repeats. Only a fall-back where the store says itself what changes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowExecution:
+    """One run as callers see it. `output_data` is `{"result": value}` once completed; `status` is text."""
+
+    run_id: str
+    workflow_id: str
+    workflow_name: str
+    version: int
+    status: str
+    input_data: Any
+    output_data: dict[str, Any] | None
+    error: str | None
+    error_type: str | None
+    problem: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    parent_run_id: str | None
+    generation: int
+    retry_count: int
+    custom_status: Any
+    attributes: Mapping[str, Any]
+    open_approvals: tuple[OpenApproval, ...]
+
+
+class WorkflowClient:
+    """A client of one store. Safe for any number of concurrent calls in one event loop."""
+
+    def __init__(self, store: Store, dispatcher: Dispatcher, registry: Registry, *, codec: Codec, clock: Clock) -> None:
+        self.store = store
+        self.dispatcher = dispatcher
+        self.registry = registry
+        self.codec = codec
+        self.clock = clock
+
+    # --- starting -----------------------------------------------------------------------------
+
+    async def start_workflow(
+        self,
+        workflow: str | WorkflowDefinition[Any],
+        input_data: Any = None,
+        workflow_id: str | None = None,
+        wait: bool = False,
+        *,
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
+        version: int | None = None,
+        start_delay: Duration | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        on_conflict: Literal["fail", "use_existing"] = "fail",
+    ) -> str:
+        """Start a run and return its run_id. With `wait` it returns when the run has completed.
+
+        - The run exists, whole, when this returns; before that nothing is stored.
+        - idempotency_key: the same key and request give the same run; the same key with another request raises
+          IdempotencyConflictError.
+        - run_id: raises RunExistsError when it is taken, unless on_conflict="use_existing".
+        - Raises UnknownWorkflowError, InvalidInputError, SerializationError, and with `wait` WorkflowFailedError.
+        """
+        name = workflow if isinstance(workflow, str) else workflow.name
+        definition = self.registry.workflow(name, version)
+        text = self.codec.encode(definition.validate(input_data))
+        request = digest(self.codec.encode([name, version, text, workflow_id, dict(attributes or {})]))
+        if run_id is None:
+            run_id = f"{name}_{_hash(name, idempotency_key)}" if idempotency_key is not None else f"{name}_{fresh_id(12)}"
+        elif not _RUN_ID.fullmatch(run_id):
+            raise InvalidInputError(
+                f"run_id: {run_id!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -, beginning with a letter or digit"
+            )
+        now = self.clock.now()
+        starts_at = now if start_delay is None else now + timedelta(seconds=seconds(start_delay))
+        run = Run(
+            run_id=run_id,
+            workflow_id=workflow_id or run_id,
+            name=name,
+            version=definition.version,
+            input=text,
+            created_at=now,
+            wake_at=starts_at,
+            attributes=_attributes(attributes),
+            request_digest=request if idempotency_key is not None else None,
+        )
+        started = RunStarted(
+            at=starts_at, name=name, version=definition.version, input=text, engine=ENGINE, python=PYTHON
+        )
+        if not await self.store.create(run, [started]):
+            await self._check_existing(run, idempotency_key, on_conflict)
+        await self.dispatcher.dispatch(Advance(run_id=run_id), at=starts_at if start_delay is not None else None)
+        if wait:
+            await self.get_result(run_id)
+        return run_id
+
+    async def _check_existing(self, run: Run, idempotency_key: str | None, on_conflict: str) -> None:
+        if idempotency_key is not None:
+            existing = await self.store.get(run.run_id)
+            if existing is not None and existing.request_digest != run.request_digest:
+                raise IdempotencyConflictError(
+                    "this idempotency key was used for another request; take a new key for a new request", run_id=run.run_id
+                )
+        elif on_conflict != "use_existing":
+            raise RunExistsError(f"run_id {run.run_id!r} is taken", run_id=run.run_id)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    async def get_result(self, run_id: str, timeout: Duration | None = None) -> Any:
+        """Wait until the run has ended and return what its workflow returned.
+
+        Raises WorkflowFailedError (its cause is the workflow's own exception where that can be rebuilt),
+        WorkflowCancelledError, RunNotFoundError, and TimeoutError after `timeout`.
+        """
+        async with asyncio.timeout(None if timeout is None else seconds(timeout)):
+            run = await self._wait_closed(run_id)
+        if run.status is Status.COMPLETED:
+            return self.codec.decode(run.output or "null")
+        if run.status is Status.CANCELLED:
+            raise WorkflowCancelledError(f"run {run_id!r} was cancelled", run_id=run_id)
+        failure = run.error or Failure(type="Terminated", message="terminated by an operator")
+        raise WorkflowFailedError(
+            f"run {run_id!r} {run.status}: {failure.type}: {failure.message}", run_id=run_id
+        ) from self.codec.exception(failure)
+
+    async def _wait_closed(self, run_id: str) -> Run:
+        changed = asyncio.Event()
+        unsubscribe = None
+        if isinstance(self.store, Notifies):
+            unsubscribe = self.store.subscribe(lambda changed_id: changed.set() if changed_id == run_id else None)
+        try:
+            looks = 0
+            while True:
+                changed.clear()
+                run = await self._run(run_id)
+                if run.status.closed:
+                    return run
+                pause = _POLL_SECONDS[-1 if unsubscribe else min(looks, len(_POLL_SECONDS) - 1)]
+                looks += 1
+                timer = asyncio.get_running_loop().call_later(pause, changed.set)
+                await changed.wait()
+                timer.cancel()
+        finally:
+            if unsubscribe is not None:
+                unsubscribe()
+
+    async def get_workflow_status(self, run_id: str) -> WorkflowExecution:
+        """The run as it stands. Raises RunNotFoundError."""
+        return self._view(await self._run(run_id))
+
+    async def list_workflow_executions(
+        self,
+        status: str | None = None,
+        workflow_name: str | None = None,
+        workflow_id: str | None = None,
+        started_after: datetime | None = None,
+        started_before: datetime | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        offset: int = 0,
+        cursor: str | None = None,
+    ) -> list[WorkflowExecution]:
+        """Runs that fit, newest first."""
+        query = RunQuery(
+            status=None if status is None else Status(status),
+            name=workflow_name,
+            workflow_id=workflow_id,
+            started_after=started_after,
+            started_before=started_before,
+            attributes=attributes or {},
+            limit=limit,
+            offset=offset,
+            cursor=cursor,
+        )
+        return [self._view(run) for run in (await self.store.list(query)).items]
+
+    async def get_workflow_events(self, run_id: str, limit: int | None = None) -> list[dict[str, Any]]:
+        """The run's history, oldest first, as plain data: `event_id` from 1, `type`, `at`, and what the event says."""
+        state = await self.store.load(run_id)
+        if state is None:
+            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
+        return [event_view(i, event, self.codec) for i, event in enumerate(state.history[:limit], start=1)]
+
+    def list_registered_workflows(self) -> list[str]:
+        """Names of the workflows that can be started here."""
+        return sorted({one.name for one in self.registry.workflows()})
+
+    def list_registered_activities(self) -> list[str]:
+        """Names of the activities declared here."""
+        return [one.name for one in self.registry.activities()]
+
+    # --- talking ------------------------------------------------------------------------------
+
+    async def send_signal(self, run_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
+        """Send a signal. The same message_id twice counts once. Raises RunNotFoundError, RunClosedError."""
+        if not name:
+            raise InvalidInputError("name: a signal needs a name")
+        body = {"name": name, "payload": self.codec.encode(payload)}
+        await self._deliver(run_id, MessageKind.SIGNAL, f"signal/{message_id or fresh_id(32)}", body)
+
+    async def cancel_workflow(self, run_id: str, reason: str | None = None) -> None:
+        """Ask the run to end: its workflow meets asyncio.CancelledError and may clean up. A second request is a no-op.
+
+        Raises RunNotFoundError, RunClosedError.
+        """
+        await self._deliver(run_id, MessageKind.CANCEL, "cancel", {"reason": reason})
+
+    async def _deliver(self, run_id: str, kind: MessageKind, message_id: str, body: Mapping[str, Any]) -> None:
+        message = Message(id=message_id, kind=kind, received_at=self.clock.now(), body=body)
+        delivery = await self.store.deliver(run_id, message)
+        if delivery.outcome is DeliveryOutcome.UNKNOWN:
+            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
+        if delivery.outcome is DeliveryOutcome.CLOSED:
+            raise RunClosedError(f"run {run_id!r} has ended", run_id=run_id)
+        await self.dispatcher.dispatch(Advance(run_id=run_id))
+
+    # --- small parts --------------------------------------------------------------------------
+
+    async def _run(self, run_id: str) -> Run:
+        run = await self.store.get(run_id)
+        if run is None:
+            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
+        return run
+
+    def _view(self, run: Run) -> WorkflowExecution:
+        return WorkflowExecution(
+            run_id=run.run_id,
+            workflow_id=run.workflow_id,
+            workflow_name=run.name,
+            version=run.version,
+            status=run.status.value,
+            input_data=self.codec.decode(run.input),
+            output_data=None if run.output is None else {"result": self.codec.decode(run.output)},
+            error=run.error.message if run.error else None,
+            error_type=run.error.type if run.error else None,
+            problem=run.problem,
+            created_at=run.created_at,
+            started_at=run.started_at,
+            completed_at=run.closed_at,
+            parent_run_id=run.parent_run_id,
+            generation=run.generation,
+            retry_count=run.retry_count,
+            custom_status=run.custom_status,
+            attributes=run.attributes,
+            open_approvals=run.open_approvals,
+        )
+
+
+def _hash(name: str, idempotency_key: str) -> str:
+    return digest(f"{name}\0{idempotency_key}") + digest(f"{idempotency_key}\0{name}")
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    for key, value in (attributes or {}).items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | bool):
+            raise InvalidInputError(f"attributes: {key!r} must be text, with a text, number or boolean as its value")
+    return dict(attributes or {})

@@ -1,0 +1,35 @@
+"""Port: how one part of the system asks for another call to be made, now or later.
+
+Dispatching is at-least-once and allowed to fail: a call may come twice, late, or never. Nothing depends on it,
+because the tick finds by `wake_at` whatever was not dispatched; it only makes things happen soon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advance:
+    """Pick this run up and bring it as far as it goes."""
+
+    run_id: str
+
+
+class Dispatcher(Protocol):
+    """Something that makes calls happen."""
+
+    async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+        """Ask for `task` to be carried out at `at`, or as soon as possible.
+
+        - Returns when the request is handed over, not when it is carried out.
+        - The same task may be carried out more than once, and by another process.
+        - Raises nothing for a request that could not be handed over: it logs, and the tick repairs it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Stop making calls; what is under way is let go."""
+        ...

@@ -1,0 +1,265 @@
+"""The deterministic event loop that workflow code runs on.
+
+A FIFO ready queue and nothing else: no selector, no threads, no clock. It is stepped by hand inside the real loop (`drain`
+runs until nothing is ready), its time is set by whoever steps it, and `call_at` asks the journal for a durable timer. So
+`asyncio.sleep`, `timeout`, `wait_for`, `gather`, `wait`, `TaskGroup`, `Event`, `Lock`, `Queue` and `Semaphore` are durable as
+they stand, and behave the same in every replay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TypeVar
+
+from ..clock import moment
+from ..errors import NotInWorkflowError, Suspended
+from .commands import StartTimer
+from .journal import Journal
+
+T = TypeVar("T")
+
+MAX_CALLBACKS_PER_DRAIN = 1_000_000
+"""Past this many callbacks without coming to rest the workflow is taken to spin for ever."""
+
+_CLOSE_ATTEMPTS = 16
+
+
+class WorkflowFuture(asyncio.Future[T]):
+    """A future whose hash is its number in the run, so that a set of them has the same order in every replay."""
+
+    def __init__(self, *, loop: WorkflowLoop) -> None:
+        super().__init__(loop=loop)
+        self._number = loop.next_number()
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class WorkflowTask(asyncio.Task[T]):
+    """A task whose hash is its number in the run: TaskGroup and asyncio.wait keep tasks in sets and cancel them in set order."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, name: str | None, **options: Any) -> None:
+        self._number = loop.next_number()
+        super().__init__(coro, loop=loop, name=name or f"Task-{self._number}", **options)
+        # A run that is put away leaves its tasks pending on purpose.
+        self._log_destroy_pending = False
+        # asyncio keeps all tasks of the process in one WeakSet, where small equal hashes of many runs would collide.
+        asyncio.tasks._unregister_task(self)  # type: ignore[attr-defined]  # private, present in 3.11 to 3.14
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class WorkflowLoop(asyncio.AbstractEventLoop):
+    """One run's event loop. `time` is in seconds since the epoch and moves only when its owner sets `now`."""
+
+    def __init__(self, journal: Journal, *, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
+        self.now = now
+        self.closed = False
+        self._journal = journal
+        self._on_error = on_error
+        self._ready: deque[asyncio.Handle] = deque()
+        self._timers: dict[asyncio.TimerHandle, int] = {}
+        self._number = 0
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._prune_at = 64
+        self._generators: list[AsyncGenerator[Any, Any]] = []
+
+    def next_number(self) -> int:
+        """The next number for a task, future or step of this run."""
+        self._number += 1
+        return self._number
+
+    # --- stepping, for the owner --------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Run callbacks in order until none is ready; only inside `running()`.
+
+        Raises NotInWorkflowError when they never come to rest.
+        """
+        ready = self._ready
+        for _ in range(MAX_CALLBACKS_PER_DRAIN):
+            if not ready or self._journal.mismatch is not None:
+                return
+            handle = ready.popleft()
+            if not handle._cancelled:  # type: ignore[attr-defined]  # as asyncio's own loops do
+                handle._run()
+        raise NotInWorkflowError(
+            "the workflow spins: it never waits for anything durable. Wait with asyncio.sleep, a signal or an activity"
+        )
+
+    def close(self) -> None:
+        """Put the execution away. `finally` blocks that this wakes find that every request raises Suspended."""
+        self.closed = self._journal.closed = True
+        self._ready.clear()
+        with self.running():
+            for task in self._tasks:
+                if not task.done() and inspect.iscoroutine(coro := task.get_coro()):
+                    _close(coro)
+        self._tasks.clear()
+        self._generators.clear()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is ready to run."""
+        return not self._ready
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Be the running loop, nested inside the real one, without a current task; then put everything back."""
+        outer = asyncio._get_running_loop()
+        task = asyncio.current_task(outer) if outer is not None else None
+        hooks = sys.get_asyncgen_hooks()
+        if outer is not None and task is not None:
+            asyncio._leave_task(outer, task)
+        asyncio._set_running_loop(self)
+        # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs, and
+        # might ask for things then: keep each one alive as long as the run is here.
+        sys.set_asyncgen_hooks(firstiter=self._generators.append, finalizer=lambda generator: None)
+        try:
+            yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio._set_running_loop(outer)
+            if outer is not None and task is not None:
+                asyncio._enter_task(outer, task)
+
+    # --- what asyncio asks of a loop ----------------------------------------------------------
+
+    def time(self) -> float:
+        return self.now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return True
+
+    def is_closed(self) -> bool:
+        return self.closed
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self.closed:
+            self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        if when <= self.now:
+            if not self.closed:
+                self._ready.append(handle)
+            return handle
+        command = StartTimer(id=self._journal.next_id(), due=moment(when))
+        self._journal.issue(command, lambda event: self._fire(handle))
+        handle._scheduled = True  # type: ignore[attr-defined]  # tells the handle to report its cancellation
+        self._timers[handle] = command.id
+        return handle
+
+    def _fire(self, handle: asyncio.TimerHandle) -> None:
+        self._timers.pop(handle, None)
+        handle._scheduled = False  # type: ignore[attr-defined]  # as above
+        self._ready.append(handle)
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if (command_id := self._timers.pop(handle, None)) is not None:
+            self._journal.withdraw(command_id)
+
+    def create_future(self) -> asyncio.Future[Any]:
+        if self.closed:
+            raise Suspended
+        return WorkflowFuture(loop=self)
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **options: Any
+    ) -> asyncio.Task[Any]:
+        if self.closed:
+            coro.close()
+            raise Suspended
+        if inspect.iscoroutine(coro) and sys._getframe(1).f_code is _ENSURE_FUTURE and _called_by_as_completed():
+            coro.close()
+            raise NotInWorkflowError(
+                "asyncio.as_completed starts bare coroutines in the order of their memory addresses, which no replay can "
+                "repeat: wrap each in asyncio.create_task first"
+            )
+        task = WorkflowTask(coro, loop=self, name=name, context=context, **options)
+        if len(self._tasks) >= self._prune_at:
+            self._tasks = [one for one in self._tasks if not one.done()]
+            self._prune_at = 2 * len(self._tasks) + 64
+        self._tasks.append(task)
+        return task
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self.closed:
+            self._on_error(context)
+
+    async def shutdown_asyncgens(self) -> None:
+        return None
+
+
+def _close(coro: Coroutine[Any, Any, Any]) -> None:
+    # A `finally` that awaits makes close() raise RuntimeError and leaves the coroutine suspended further on.
+    for _ in range(_CLOSE_ATTEMPTS):
+        if inspect.getcoroutinestate(coro) in (inspect.CORO_CLOSED, inspect.CORO_RUNNING):
+            return
+        with suppress(BaseException):
+            coro.close()
+
+
+_ENSURE_FUTURE = asyncio.ensure_future.__code__
+_AS_COMPLETED = {"as_completed", "_AsCompletedIterator"}
+
+
+def _called_by_as_completed() -> bool:
+    frame = sys._getframe(2).f_back
+    for _ in range(3):
+        if frame is None or not frame.f_code.co_filename.endswith("tasks.py"):
+            return False
+        if frame.f_code.co_qualname.split(".")[0] in _AS_COMPLETED:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _forbid(name: str, instead: str) -> None:
+    def refuse(self: WorkflowLoop, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotInWorkflowError(f"loop.{name} does not work inside a workflow, because it could not be replayed: {instead}")
+
+    refuse.__name__ = name
+    setattr(WorkflowLoop, name, refuse)
+
+
+_ACTIVITY = "do it in an activity (`await ctx.execute_activity(...)`)"
+for _name, _instead in {
+    "run_in_executor": f"threads (asyncio.to_thread) belong in activities; {_ACTIVITY}",
+    "call_soon_threadsafe": "other threads reach a workflow by a signal (`client.send_signal`)",
+    "run_until_complete": "workflow code already runs inside a loop; await instead",
+    "run_forever": "workflow code already runs inside a loop; await instead",
+    "stop": "return from the workflow instead",
+    **dict.fromkeys(
+        (
+            "getaddrinfo", "getnameinfo", "create_connection", "create_server", "start_tls", "sendfile", "sock_sendfile",
+            "create_unix_connection", "create_unix_server", "connect_accepted_socket", "create_datagram_endpoint",
+            "connect_read_pipe", "connect_write_pipe", "subprocess_shell", "subprocess_exec", "add_reader", "remove_reader",
+            "add_writer", "remove_writer", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_sendall", "sock_sendto",
+            "sock_connect", "sock_accept", "add_signal_handler", "remove_signal_handler",
+        ),
+        _ACTIVITY,
+    ),
+}.items():  # fmt: skip
+    _forbid(_name, _instead)

@@ -1,0 +1,151 @@
+"""Problems: every error as application/problem+json (RFC 9457). The one place that knows which error has which status.
+
+What is not in the table is a 500 that says nothing about the inside; the log has the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import (
+    ApprovalClosedError,
+    ApprovalConflictError,
+    ApprovalNotFoundError,
+    IdempotencyConflictError,
+    InvalidInputError,
+    PayloadTooLargeError,
+    RunClosedError,
+    RunExistsError,
+    RunNotFoundError,
+    SerializationError,
+    StoreUnavailableError,
+    UnknownWorkflowError,
+)
+from .answers import ProblemJson
+
+_log = logging.getLogger("tinyworkflow.http")
+
+_STATUS: dict[type[Exception], tuple[int, str]] = {
+    UnknownWorkflowError: (404, "unknown-workflow"),
+    RunNotFoundError: (404, "run-not-found"),
+    ApprovalNotFoundError: (404, "approval-not-found"),
+    RunExistsError: (409, "run-exists"),
+    ApprovalConflictError: (409, "approval-conflict"),
+    RunClosedError: (410, "run-closed"),
+    ApprovalClosedError: (410, "approval-closed"),
+    PayloadTooLargeError: (413, "payload-too-large"),
+    InvalidInputError: (422, "invalid-input"),
+    SerializationError: (422, "not-storable"),
+    IdempotencyConflictError: (422, "idempotency-conflict"),
+    StoreUnavailableError: (503, "store-unavailable"),
+}
+"""Status and name of each error; the nearest class in an error's ancestry counts."""
+
+RETRY_SECONDS = 1
+"""What a caller is told to wait before it asks again."""
+
+
+class HttpProblem(Exception):
+    """An error that only this front has. `kind` names it for programs; without one the status says all."""
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        kind: str | None = None,
+        run_id: str | None = None,
+        errors: Sequence[Mapping[str, Any]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.kind = kind
+        self.run_id = run_id
+        self.errors = errors
+        self.headers = dict(headers or {})
+
+
+def answer_to(error: Exception, path: str) -> Response:
+    """The error as a response; `path` is what was asked for."""
+    problem = _problem(error)
+    phrase = HTTPStatus(problem.status).phrase
+    content: dict[str, Any] = {
+        "type": "about:blank" if problem.kind is None else f"urn:tinyworkflow:problem:{problem.kind}",
+        "title": phrase if problem.kind is None else problem.kind.replace("-", " ").capitalize(),
+        "status": problem.status,
+        "detail": problem.detail,
+        "instance": path,
+    }
+    if problem.run_id is not None:
+        content["run_id"] = problem.run_id
+    if problem.errors:
+        content["errors"] = list(problem.errors)
+    return ProblemJson(content, status_code=problem.status, headers=problem.headers)
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """For the framework's own errors: an unknown path, a method that a path does not have."""
+    return answer_to(error, request.url.path)
+
+
+def _problem(error: Exception) -> HttpProblem:
+    if isinstance(error, HttpProblem):
+        return error
+    if isinstance(error, HTTPException):
+        known = {404: "there is nothing at this path", 405: "this path does not take that method"}
+        detail = known.get(error.status_code, error.detail)
+        return HttpProblem(error.status_code, detail, headers=error.headers)
+    for cls in type(error).__mro__:
+        if cls in _STATUS:
+            status, kind = _STATUS[cls]
+            return HttpProblem(
+                status,
+                str(error),
+                kind=kind,
+                run_id=getattr(error, "run_id", None),
+                errors=getattr(error, "errors", ()),
+                headers={"Retry-After": str(RETRY_SECONDS)} if status == 503 else None,
+            )
+    return HttpProblem(500, "something went wrong inside; the log of this service says what")
+
+
+class Problems:
+    """Outermost: turns whatever is raised inside into an answer. Nothing passes on to the server below."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = started or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            pass  # nobody is left to be answered
+        except Exception as error:
+            answer = answer_to(error, scope["path"])
+            if answer.status_code == 500:
+                _log.exception("%s %s failed", scope["method"], scope["path"])
+            elif answer.status_code == 503:
+                _log.warning("%s %s: %s", scope["method"], scope["path"], error)
+            if started:
+                raise  # half an answer is out: the server has to break the connection
+            await answer(scope, receive, send)

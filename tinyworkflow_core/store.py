@@ -1,0 +1,331 @@
+"""Port: where runs live. The records, and the verbs that every store has.
+
+One run is a small record plus an append-only history plus an inbox of messages:
+
+- The record is written when a lease is taken and when it is let go, not at every step.
+- History: one commit is one document `(run_id, generation, sequence)` holding one or more events. It is created and
+  never changed; creating it is the fence that keeps a history linear, whatever the leases do.
+- Inbox: one document per message, keyed by the message's id, so a delivery that comes twice is kept once. The commit
+  that turns a message into events deletes it, in the same write.
+
+No verb reads a clock: `now` is an argument. Every verb is atomic: it happens whole or not at all. Adapters translate every
+driver error into `StoreError` or `StoreUnavailableError`; a verb that raised StoreUnavailableError may have happened
+and can be called again with the same arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+from .engine.history import Event
+from .serialization import Failure
+
+GRACE = timedelta(seconds=10)
+"""A message that still waits this long after it was received makes its run due: whoever should have advanced the run
+died, or its wake-up was lost."""
+
+T = TypeVar("T")
+
+
+class Status(StrEnum):
+    """Where a run stands. The last four are final."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    RETRYING = "retrying"
+    SUSPENDED = "suspended"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TERMINATED = "terminated"
+
+    @property
+    def closed(self) -> bool:
+        """Whether the run has ended."""
+        return self in CLOSED_STATUSES
+
+
+CLOSED_STATUSES = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.TERMINATED})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenApproval:
+    """A question that a run has asked and nobody has answered. `id` is the command's position in its generation."""
+
+    id: int
+    key: str
+    requested_at: datetime
+    title: str | None = None
+    details: str | None = None
+    approvers: tuple[str, ...] = ()
+    form: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The record of one run: what a list shows and what the tick needs. Values are JSON text made by the Codec."""
+
+    run_id: str
+    workflow_id: str
+    name: str
+    version: int
+    input: str
+    created_at: datetime
+    status: Status = Status.PENDING
+    output: str | None = None
+    error: Failure | None = None
+    started_at: datetime | None = None
+    closed_at: datetime | None = None
+    parent_run_id: str | None = None
+    generation: int = 0
+    sequence: int = 0
+    """The last history document written when the record was; while a lease is held the history may be ahead of it."""
+    wake_at: datetime | None = None
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    open_approvals: tuple[OpenApproval, ...] = ()
+    custom_status: str | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    retry_count: int = 0
+    problem: str | None = None
+    """Why a parked run is parked."""
+    request_digest: str | None = None
+    """Fingerprint of the start request that an idempotency key stands for."""
+
+
+class MessageKind(StrEnum):
+    """What a message asks of the run that receives it."""
+
+    SIGNAL = "signal"
+    APPROVAL = "approval"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    """Something for a run's inbox. `id` makes it the same message however often it is delivered; `body` is JSON data."""
+
+    id: str
+    kind: MessageKind
+    received_at: datetime
+    body: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """The right to write to one run until `until`. `token` tells this taking of the lease from every other."""
+
+    run_id: str
+    owner: str
+    token: str
+    until: datetime
+    generation: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """All there is of one run. `history` and `sequence` are of the current generation, oldest event first."""
+
+    run: Run
+    history: Sequence[Event]
+    sequence: int
+    """The last history document; the next commit writes `sequence + 1`."""
+    inbox: Sequence[Message]
+    """In the order of `received_at`, then id."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Delivery:
+    """What became of a message."""
+
+    outcome: DeliveryOutcome
+    existing: Message | None = None
+    """With DUPLICATE: the message that already waits under this id."""
+
+
+class DeliveryOutcome(StrEnum):
+    """ACCEPTED and DUPLICATE: it waits in the inbox of an open run. CLOSED, UNKNOWN: nothing was stored."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    CLOSED = "closed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """How a run is let go: the parts of its record that change. A closed status ends the run for good."""
+
+    status: Status
+    wake_at: datetime | None = None
+    output: str | None = None
+    error: Failure | None = None
+    closed_at: datetime | None = None
+    open_approvals: tuple[OpenApproval, ...] = ()
+    custom_status: str | None = None
+    problem: str | None = None
+    retry_count: int = 0
+    keep_lease: bool = False
+    """True changes the record without letting go, so that a new approval shows while an activity is still at work: the
+    lease stays, and wake_at stays the lease's end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """One atomic write by the holder of a lease."""
+
+    sequence: int
+    """The history document that it creates; ignored when `events` is empty."""
+    events: tuple[Event, ...] = ()
+    consumed: tuple[str, ...] = ()
+    """Ids of the inbox messages that these events came from, or that were found to be repetitions."""
+    release: Release | None = None
+    """None keeps the lease and leaves the record alone."""
+    outbox: tuple[tuple[str, Message], ...] = ()
+    """Messages to other runs, (run_id, message) each; one to a closed or unknown run is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunQuery:
+    """Which runs to list, newest first. Every field narrows; None does not."""
+
+    status: Status | None = None
+    name: str | None = None
+    workflow_id: str | None = None
+    started_after: datetime | None = None
+    """created_at >= this."""
+    started_before: datetime | None = None
+    """created_at < this."""
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Equality of top-level attributes (str, int, float or bool)."""
+    open_approvals: bool = False
+    """Only runs that wait for somebody's decision."""
+    limit: int = 100
+    offset: int = 0
+    cursor: str | None = None
+    """`next_cursor` of the page before. Raises ValueError when it is none of ours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, and where the next begins (None: there is no next)."""
+
+    items: Sequence[T]
+    next_cursor: str | None = None
+
+
+def nobody_is_gone(owner: str) -> bool:
+    """The default of `gone`: a holder counts as alive until its lease ends."""
+    return False
+
+
+class Store(Protocol):
+    """Where runs live. One instance serves one process; it connects on first use, in the loop that uses it."""
+
+    max_event_bytes: int
+    """The most that the events of one commit may take as JSON; `Commit` over it raises PayloadTooLargeError."""
+
+    async def create(self, run: Run, events: Sequence[Event]) -> bool:
+        """Make a new run.
+
+        - Atomic: record and opening events (history document 0) appear together.
+        - False: that run_id exists already, whatever its state, and nothing was written.
+        - Of any number of simultaneous creates of one run_id exactly one gets True. One whose answer was lost and that
+          is called again with an equal run gets True again as long as nobody took the run.
+        """
+        ...
+
+    async def get(self, run_id: str) -> Run | None:
+        """The record alone: one document read. None: unknown run."""
+        ...
+
+    async def load(self, run_id: str) -> RunState | None:
+        """The record, the history of its current generation, and the inbox. None: unknown run.
+
+        Called by a holder it shows everything that was written before its lease was taken.
+        """
+        ...
+
+    async def inbox(self, run_id: str) -> Sequence[Message]:
+        """The messages that wait, in the order of `received_at`, then id."""
+        ...
+
+    async def acquire(
+        self,
+        run_id: str,
+        *,
+        owner: str,
+        now: datetime,
+        ttl: timedelta,
+        gone: Callable[[str], bool] = nobody_is_gone,
+    ) -> Lease | None:
+        """Take the run for `ttl`.
+
+        - None: the run is unknown or closed, or somebody else holds a lease that is neither over (`until <= now`) nor of a
+          dead owner (`gone(owner)`).
+        - Of any number of simultaneous calls at most one gets the lease.
+        - Sets status RUNNING, started_at on the first taking, wake_at to the lease's end.
+        - Taking it from a holder that did not let go also appends a `LeaseTaken` event as a history document of its
+          own, in the same write. That is the fence: the old holder's next commit is refused.
+        """
+        ...
+
+    async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
+        """Hold the lease until now + ttl. True: messages are waiting. Raises LeaseLost when somebody else holds it."""
+        ...
+
+    async def commit(self, lease: Lease, commit: Commit) -> None:
+        """Append events, delete consumed messages, send the outbox and let go: all or nothing.
+
+        - Raises LeaseLost when the lease was taken by somebody else, or when history document `sequence` exists and was
+          not written by this very commit; then nothing is written.
+        - Called again with an equal commit after StoreUnavailableError it succeeds whether or not the first call did.
+        - A commit that keeps the lease writes one history document and nothing on the record.
+        - A release with a closed status drops whatever waits in the inbox.
+        """
+        ...
+
+    async def deliver(self, run_id: str, message: Message) -> Delivery:
+        """Put a message into the run's inbox, once per message id."""
+        ...
+
+    async def due(
+        self, *, now: datetime, limit: int, gone: Callable[[str], bool] = nobody_is_gone
+    ) -> list[str]:
+        """Runs somebody must look at, longest overdue first: open with `wake_at <= now`, or with a message older than
+        GRACE while nobody holds a lease and the run is neither parked nor suspended, or (where the store can tell
+        cheaply) held by an owner that is `gone`.
+
+        Reads what is due and nothing else: its cost does not grow with the number of open runs.
+        """
+        ...
+
+    async def list(self, query: RunQuery) -> Page[Run]:
+        """Runs that fit, newest first (created_at, then run_id, both falling)."""
+        ...
+
+    async def purge(self, run_id: str) -> None:
+        """Forget a run: record, history of all generations, inbox. Unknown runs are no error."""
+        ...
+
+    async def close(self) -> None:
+        """Give back connections and threads. The store may not be used after."""
+        ...
+
+
+@runtime_checkable
+class Notifies(Protocol):
+    """What a store can do besides, when processes share it on one machine: say at once that something changed."""
+
+    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+        """Call `callback(run_id)` in the current event loop, soon after any process created that run, delivered to it, or
+        let it go. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the subscription."""
+        ...

@@ -1,0 +1,263 @@
+"""Holding a run of the Firestore store: taking it, keeping it, committing to it.
+
+Why it is safe stands in `firestore`; where the documents are, in `firestore_collections`.
+
+What the running process knows of a lease (the record's version, the last sequence number) is kept beside the Lease
+object. It only saves reads: a lease that this process has not taken is looked up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..clock import fresh_id
+from ..engine.history import LeaseTaken
+from ..errors import LeaseLost, StoreUnavailableError
+from ..store import Commit, Lease, Status
+from .firestore_collections import Collections, is_open
+from .firestore_connection import Conflict, Create, Delete, Replace, Update, Write, pause
+from .firestore_documents import (
+    MAX_DOCUMENT_BYTES,
+    commit_key,
+    document_id,
+    events_text,
+    message_fields,
+    moment_of,
+    release_fields,
+    size_of,
+)
+
+TRIES = 12
+"""How often a verb starts again after losing to another writer; together about three seconds."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """What this process knows about a lease."""
+
+    version: Any
+    """The record's update_time."""
+    sequence: int
+    """The last history document."""
+    size: int
+    """Bytes of the record."""
+    ended_by: str | None = None
+    """The key of the commit that let go; empty when the lease was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A commit on its way."""
+
+    lease: Lease
+    commit: Commit
+    events: str
+    """The events as JSON text."""
+    key: str
+    outbox: dict[str, Create]
+    """The inbox documents to create, by path."""
+
+
+class Leases:
+    """The verbs of a holder: see the port for what they promise."""
+
+    def __init__(self, collections: Collections) -> None:
+        self._at = collections
+        self._connection = collections.connection
+        self._held: WeakKeyDictionary[Lease, _Held] = WeakKeyDictionary()
+
+    async def acquire(
+        self,
+        run_id: str,
+        *,
+        owner: str,
+        now: datetime,
+        ttl: timedelta,
+        gone: Callable[[str], bool],
+    ) -> Lease | None:
+        record, token, until = self._at.record(run_id), fresh_id(32), now + ttl
+        for attempt in range(TRIES):
+            [found] = await self._connection.get([record])
+            if not is_open(found):
+                return None
+            data = found.to_dict()
+            lease = Lease(run_id=run_id, owner=owner, token=token, until=until, generation=data["generation"])
+            if data["lease_token"] == token:  # an earlier try of ours, whose reply was lost
+                self._held[lease] = _Held(found.update_time, data["sequence"], size_of(data))
+                return lease
+            holder = data["lease_owner"] if data["lease_token"] is not None else None
+            if holder is not None and moment_of(data["lease_until"]) > now and not gone(holder):
+                return None
+            changes = {
+                "status": Status.RUNNING.value,
+                "started_at": data["started_at"] or now,
+                "wake_at": until,
+                "lease_owner": owner,
+                "lease_until": until,
+                "lease_token": token,
+                "sequence": data["sequence"],
+            }
+            writes: list[Write] = [Update(record, changes, found.update_time)]
+            if holder is not None:
+                taken = events_text([LeaseTaken(at=now, owner=owner, previous_owner=holder)])
+                changes["sequence"] = await self._at.last_sequence(record, data) + 1
+                writes.append(self._at.event_document(record, data["generation"], changes["sequence"], taken, token))
+            try:
+                versions = await self._connection.commit(writes)
+            except Conflict:
+                await pause(attempt)
+                continue
+            self._held[lease] = _Held(versions[0], changes["sequence"], size_of(data | changes))
+            return lease
+        raise _crowded(run_id)
+
+    async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
+        record, until = self._at.record(lease.run_id), now + ttl
+        held = self._held.get(lease)
+        for attempt in range(TRIES):
+            if held is None:
+                [found] = await self._connection.get([record])
+                held = await self._still_held(lease, found)
+            if held.ended_by is not None:
+                raise self._lost(lease)
+            try:
+                change = Update(record, {"lease_until": until, "wake_at": until}, held.version)
+                [held.version] = await self._connection.commit([change])
+            except Conflict:
+                await pause(attempt)
+                held = None
+                continue
+            return bool(await self._connection.query(self._at.messages(record).select([]).limit(1)))
+        raise _crowded(lease.run_id)
+
+    async def commit(self, lease: Lease, commit: Commit) -> None:
+        events = events_text(commit.events)
+        key = commit_key(lease, commit, events)
+        held = self._held.get(lease)
+        if held is not None and held.ended_by is not None:
+            if held.ended_by == key:
+                return
+            raise self._lost(lease)
+        pending = _Pending(lease, commit, events, key, await self._outbox(lease, commit))
+        for attempt in range(TRIES):
+            if held is None or (commit.events and commit.sequence != held.sequence + 1):
+                held = await self._look(pending)
+                if held is None:
+                    return
+            try:
+                versions = await self._connection.commit(self._writes(pending, held))
+            except Conflict:
+                await pause(attempt)
+                held = None
+                continue
+            if _lets_go(commit):
+                held.ended_by = key
+            if commit.events:
+                held.sequence = commit.sequence
+            if commit.release is not None or not commit.events:
+                held.version = versions[0]
+            return
+        raise _crowded(lease.run_id)
+
+    def _writes(self, pending: _Pending, held: _Held) -> list[Write]:
+        """The batch. When it writes to the record, that comes first."""
+        lease, commit, events, key = pending.lease, pending.commit, pending.events, pending.key
+        record = self._at.record(lease.run_id)
+        writes: list[Write] = []
+        document = None
+        if commit.events:
+            document = self._at.event_document(record, lease.generation, commit.sequence, events, key)
+        if commit.release is not None:
+            changes = release_fields(commit.release, lets_go=_lets_go(commit))
+            changes |= {"sequence": commit.sequence if commit.events else held.sequence, "last_commit": key}
+            writes.append(Update(record, changes, held.version))
+            if commit.release.status.closed:
+                changes["closing"] = events if document else None
+                if held.size + size_of(changes) <= MAX_DOCUMENT_BYTES:
+                    document = None
+                else:
+                    large = {name: changes.pop(name) for name in ("output", "error")}
+                    changes |= {"closing": None, "result_apart": True}
+                    writes.append(Replace(self._at.result(record), large))
+        elif document is None:
+            writes.append(Update(record, {"last_commit": key}, held.version))  # only to make sure of the lease
+        if document is not None:
+            writes.append(document)
+        inbox = self._at.messages(record)
+        writes += [Delete(inbox.document(document_id(message_id))) for message_id in dict.fromkeys(commit.consumed)]
+        return writes + list(pending.outbox.values())
+
+    async def _look(self, pending: _Pending) -> _Held | None:
+        """Read back where a commit stands: None when it is done, else the lease as it is now. Raises LeaseLost.
+
+        Takes out of the outbox what waits at its target already.
+        """
+        lease, commit, key, outbox = pending.lease, pending.commit, pending.key, pending.outbox
+        record = self._at.record(lease.run_id)
+        own = self._at.document(record, lease.generation, commit.sequence)
+        [found, document, *waiting] = await self._connection.get(
+            [record, own, *(create.reference for create in outbox.values())]
+        )
+        written = commit.events and document.exists and document.get("key") == key
+        if written or (found.exists and found.to_dict().get("last_commit") == key):
+            if _lets_go(commit):
+                self._end(lease, key)
+            else:
+                self._held.pop(lease, None)
+            return None
+        held = await self._still_held(lease, found)
+        if commit.events and (document.exists or commit.sequence <= held.sequence):
+            raise LeaseLost(f"run {lease.run_id}: history document {commit.sequence} is there and not by this commit")
+        for one in waiting:
+            if one.exists:
+                del outbox[one.reference.path]
+        return held
+
+    async def _still_held(self, lease: Lease, found: Any) -> _Held:
+        """The lease as the record shows it. Raises LeaseLost, and keeps in mind that it is lost."""
+        data = found.to_dict() if found.exists else {}
+        if data.get("lease_token") != lease.token:
+            raise self._lost(lease)
+        sequence = await self._at.last_sequence(found.reference, data)
+        held = self._held[lease] = _Held(found.update_time, sequence, size_of(data))
+        return held
+
+    def forget(self, run_id: str) -> None:
+        """A purge takes the fence away with the history: leases of this process are over by being known to be."""
+        for lease in [one for one in self._held if one.run_id == run_id]:
+            self._end(lease, "")
+
+    def _end(self, lease: Lease, key: str) -> None:
+        """Keep in mind that this lease writes no more. The commit that let go stays known: it may come again."""
+        held = self._held.get(lease)
+        if held is None or held.ended_by is None:
+            self._held[lease] = _Held(None, 0, 0, ended_by=key)
+
+    def _lost(self, lease: Lease) -> LeaseLost:
+        self._end(lease, "")
+        return LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
+
+    async def _outbox(self, lease: Lease, commit: Commit) -> dict[str, Create]:
+        """The inbox documents to create, by path: one per message and open run."""
+        ends = commit.release is not None and commit.release.status.closed
+        targets = sorted({run_id for run_id, _ in commit.outbox if not (ends and run_id == lease.run_id)})
+        records = await self._connection.get([self._at.record(run_id) for run_id in targets], ["status"])
+        reachable = {run_id for run_id, found in zip(targets, records, strict=True) if is_open(found)}
+        writes: dict[str, Create] = {}
+        for run_id, message in commit.outbox:
+            if run_id in reachable:
+                reference = self._at.messages(self._at.record(run_id)).document(document_id(message.id))
+                writes.setdefault(reference.path, Create(reference, message_fields(run_id, message, lease.token)))
+        return writes
+
+
+def _lets_go(commit: Commit) -> bool:
+    return commit.release is not None and (commit.release.status.closed or not commit.release.keep_lease)
+
+
+def _crowded(run_id: str) -> StoreUnavailableError:
+    return StoreUnavailableError(f"run {run_id}: other writers were faster {TRIES} times; try again")

@@ -1,0 +1,161 @@
+"""Wake-ups between the processes that share one SQLite file: a datagram says which runs changed.
+
+Each process that wants to hear has a UDP socket on 127.0.0.1 and a row in the table `listeners`. A datagram is a hint
+and nothing more: one that is lost, late or forged makes somebody look at a run too late or for nothing. Reading and
+writing runs is not done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from .sqlite_writer import Operation
+
+_HOST = "127.0.0.1"
+_MOST_IN_ONE_DATAGRAM = 100
+_Subscription = tuple[asyncio.AbstractEventLoop, Callable[[str], None]]
+
+
+class Wakeups:
+    """Who in this process wants to hear of changed runs, and how the other processes are told.
+
+    `post` queues an operation on the store's writer; with `shared=False` nobody outside this process is told.
+    """
+
+    def __init__(self, *, shared: bool) -> None:
+        self._shared = shared
+        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pid = os.getpid()
+        self._subscriptions: list[_Subscription] = []
+        self._listener: _Listener | None = None
+        self._sender: socket.socket | None = None
+
+    def subscribe(self, callback: Callable[[str], None], post: Callable[[Operation[None]], None]) -> Callable[[], None]:
+        """Call `callback(run_id)` in the running event loop for every change; returns what ends that."""
+        subscription = (asyncio.get_running_loop(), callback)
+        with self._lock:
+            if self._pid != os.getpid():  # a fork has copied the parent's subscriptions: they are not ours
+                self._reset()
+            self._subscriptions.append(subscription)
+            if self._shared and self._listener is None:
+                self._listener = _Listener(self._tell_here)
+                post(self._listener.register)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                if subscription in self._subscriptions:
+                    self._subscriptions.remove(subscription)
+                    if not self._subscriptions and self._listener is not None:
+                        post(self._listener.unregister)
+                        self._listener.stop()
+                        self._listener = None
+
+        return unsubscribe
+
+    def close(self, post: Callable[[Operation[None]], None]) -> None:
+        """End all subscriptions."""
+        with self._lock:
+            if self._pid == os.getpid():
+                if self._listener is not None:
+                    post(self._listener.unregister)
+                    self._listener.stop()
+                if self._sender is not None:
+                    self._sender.close()
+            self._reset()
+
+    def announce(self, db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
+        """Tell everybody. Called in the writer's thread, after the commit."""
+        if self._pid != os.getpid():
+            with self._lock:
+                self._reset()
+        changed = list(dict.fromkeys(run_ids))
+        self._tell_here(changed)
+        if self._shared:
+            own = self._listener.port if self._listener is not None else 0
+            ports = db.execute("SELECT port FROM listeners WHERE port != ?", (own,)).fetchall()
+            if ports:
+                self._tell_others([port for (port,) in ports], changed)
+
+    def _tell_here(self, run_ids: Iterable[str]) -> None:
+        for loop, callback in list(self._subscriptions):
+            for run_id in run_ids:
+                try:
+                    loop.call_soon_threadsafe(callback, run_id)
+                except RuntimeError:
+                    break  # that loop has been closed
+
+    def _tell_others(self, ports: list[int], run_ids: list[str]) -> None:
+        if self._sender is None:
+            self._sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            self._sender.setblocking(False)
+        for start in range(0, len(run_ids), _MOST_IN_ONE_DATAGRAM):
+            datagram = json.dumps(run_ids[start : start + _MOST_IN_ONE_DATAGRAM]).encode()
+            for port in ports:
+                with contextlib.suppress(OSError):  # too busy to be told: a hint may be lost
+                    self._sender.sendto(datagram, (_HOST, port))
+
+
+class _Listener:
+    """The socket of this process and the daemon thread that waits at it."""
+
+    def __init__(self, tell: Callable[[Iterable[str]], None]) -> None:
+        self._tell = tell
+        self._stopped = False
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind((_HOST, 0))
+        self.port: int = self._socket.getsockname()[1]
+        threading.Thread(target=self._listen, name=f"sqlite wake-ups {self.port}", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
+            waker.sendto(b"", (_HOST, self.port))  # closing a socket does not wake the thread that waits at it
+
+    def register(self, db: sqlite3.Connection, changed: list[str]) -> None:
+        for port, pid in db.execute("SELECT port, pid FROM listeners").fetchall():
+            if _is_dead(pid):
+                db.execute("DELETE FROM listeners WHERE port = ?", (port,))
+        db.execute("INSERT OR REPLACE INTO listeners VALUES (?, ?)", (self.port, os.getpid()))
+
+    def unregister(self, db: sqlite3.Connection, changed: list[str]) -> None:
+        db.execute("DELETE FROM listeners WHERE port = ? AND pid = ?", (self.port, os.getpid()))
+
+    def _listen(self) -> None:
+        with self._socket:
+            while not self._stopped:
+                try:
+                    datagram = self._socket.recv(65536)
+                except OSError:
+                    continue
+                self._tell(_run_ids(datagram))
+
+
+def _run_ids(datagram: bytes) -> list[str]:
+    try:
+        ids: Any = json.loads(datagram)
+    except (ValueError, RecursionError):
+        return []
+    return [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
+
+
+def _is_dead(pid: int) -> bool:
+    if os.name != "posix":
+        return False  # elsewhere os.kill(pid, 0) ends the process instead of asking after it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
