@@ -7,9 +7,9 @@ What is imported here is what runs here. Nothing connects at import: the server 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import functions_framework.aio
-from starlette.applications import Starlette
 from starlette.requests import Request
 
 import workflows  # noqa: F401  # declares the workflows and webhooks
@@ -25,36 +25,36 @@ if os.environ.get("FUNCTION_TARGET") == "app":
 
 
 @functions_framework.aio.http
-async def api(request: Request) -> Starlette:
+async def api(request: Request) -> Any:
     """Starting, seeing and reaching runs."""
     return _parts["api"]
 
 
 @functions_framework.aio.http
-async def approvals(request: Request) -> Starlette:
+async def approvals(request: Request) -> Any:
     """Deciding what runs ask."""
     return _parts["approvals"]
 
 
 @functions_framework.aio.http
-async def hooks(request: Request) -> Starlette:
+async def hooks(request: Request) -> Any:
     """Webhooks that start runs."""
     return _parts["hooks"]
 
 
 @functions_framework.aio.http
-async def worker(request: Request) -> Starlette:
+async def worker(request: Request) -> Any:
     """Advancing one run; called by a queue."""
     return _parts["worker"]
 
 
 @functions_framework.aio.http
-async def tick(request: Request) -> Starlette:
+async def tick(request: Request) -> Any:
     """Looking for what is due; called by a scheduler."""
     return _parts["tick"]
 
 
 @functions_framework.aio.http
-async def app(request: Request) -> Starlette:
+async def app(request: Request) -> Any:
     """Everything."""
     return _all

@@ -421,8 +421,7 @@ def _read_model(tree: dict[str, Any]) -> Any:
     own = {name: values[name] for name in cls.model_fields if name in values}
     for name, field in cls.model_fields.items():
         if name not in own and not field.is_required():  # added to the class since
-            data = {"validated_data": own} if getattr(field, "default_factory_takes_validated_data", False) else {}
-            own[name] = field.get_default(call_default_factory=True, **data)
+            own[name] = field.get_default(call_default_factory=True, validated_data=own)
     extra = {name: value for name, value in values.items() if name not in cls.model_fields}
     private = {name: attribute.get_default() for name, attribute in cls.__private_attributes__.items()}
     defined = {name: value for name, value in private.items() if value is not PydanticUndefined}

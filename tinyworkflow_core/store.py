@@ -327,5 +327,5 @@ class Notifies(Protocol):
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call `callback(run_id)` in the current event loop, soon after any process created that run, delivered to it, or
-        let it go. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the subscription."""
+        ended it. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the subscription."""
         ...

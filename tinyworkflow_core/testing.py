@@ -178,6 +178,10 @@ class WorkflowEnvironment:
             await self.run()
         self.clock.move_to(end)
 
+    def kill(self) -> None:
+        """Kill the process that is calling, as from inside an activity: nothing that it does from here on is written."""
+        self._dead.update(process.name for process in self._processes)
+
     def lose_everything(self) -> None:
         """Every process dies and every call that was asked for is lost; only the store is left."""
         self._queue.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -229,8 +230,6 @@ def test_a_parallel_call_that_is_no_tuple_is_refused(begin: Begin) -> None:
 
 def test_parallel_calls_that_run_side_by_side_are_groups_of_their_own(begin: Begin) -> None:
     async def side_by_side(ctx: WorkflowContext) -> Any:
-        import asyncio
-
         return await asyncio.gather(many(ctx, 2), many(ctx, 2))
 
     run = begin(side_by_side)

@@ -91,7 +91,7 @@ def test_a_sleep_that_is_given_up_leaves_no_timer(begin: Begin) -> None:
         return "gone"
 
     run = begin(given_up)
-    run.fire(run.timers[-1])
+    run.fire(run.timers[0])
     assert run.commands == []
     assert run.signal("go").result == "gone"
 

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP front share: workflows to start, an App in memory, a caller, and how a problem has to look."""
+"""What the tests of the HTTP front share: workflows to start, an App in memory, a caller, the look of a problem."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.http.front import assert_problem, calling, new_app
+from tests.http.front import assert_problem, new_app
 from tinyworkflow_core import App
 
 

@@ -1,4 +1,4 @@
-"""Bad requests: each is refused with a problem that says what to mend, nothing of the inside leaks, and the next one works."""
+"""Bad requests: each is refused with a problem that says what to mend, and nothing of the inside leaks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_body_that_is_no_proper_json_is_400(caller: httpx.AsyncClient, b
 
 async def test_a_body_may_be_nested_and_bracketed_within_reason(caller: httpx.AsyncClient) -> None:
     nested = json.loads("[" * 95 + "]" * 95)
-    wide = [[{}] for _ in range(1000)]
+    wide: list[Any] = [[{}] for _ in range(1000)]
     for value in (nested, wide, "[" * 1000, {"$": nested}):
         answer = await caller.post(START, json={"input": value}, headers={"Prefer": "wait=5"})
         assert answer.json()["output"] == value

@@ -171,7 +171,8 @@ async def test_runs_are_listed_page_by_page_newest_first_without_their_values(ca
     for n in range(5):
         await caller.post("/v1/workflows/echo/runs", json={"run_id": f"r{n}", "input": n})
         await ended(caller, f"r{n}")
-    pages, cursor = [], None
+    pages: list[list[str]] = []
+    cursor = None
     while not pages or cursor:
         params = {"limit": 2} | ({"cursor": cursor} if cursor else {})
         page = (await caller.get("/v1/runs", params=params)).json()

@@ -36,7 +36,7 @@ async def later(event: WebhookEvent) -> Start | None:
 
 
 @pytest.fixture(autouse=True)
-def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOOK_SECRET", SECRET)
 
 
@@ -139,9 +139,8 @@ async def test_a_body_with_one_altered_byte_is_401(app: App, sender: httpx.Async
 async def test_without_a_secret_everything_is_refused(
     app: App, sender: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, secret: str | None
 ) -> None:
-    if secret is None:
-        monkeypatch.delenv("HOOK_SECRET")
-    else:
+    monkeypatch.delenv("HOOK_SECRET")
+    if secret is not None:
         monkeypatch.setenv("HOOK_SECRET", secret)
     headers = signed(RELEASE, secret=secret or "")
     assert_problem(await sender.post("/hooks/github", content=RELEASE, headers=headers), 503, "HOOK_SECRET")

@@ -466,6 +466,19 @@ async def test_a_lease_works_in_a_process_that_did_not_take_it(
     assert list((await state_of(store)).history)[1:] == [happened(1), happened(2), happened(3)]
 
 
+async def test_a_process_that_did_not_take_the_run_lets_it_go_with_its_last_history_document(
+    store: FirestoreStore, elsewhere: FirestoreStore
+) -> None:
+    await make(store)
+    lease = await take(store)
+    for number in (1, 2):
+        await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+
+    await let_go(elsewhere, lease)
+
+    assert (await state_of(store)).run.sequence == 2
+
+
 async def test_a_lease_that_was_let_go_writes_nothing_from_anywhere(
     store: FirestoreStore, elsewhere: FirestoreStore
 ) -> None:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Coroutine, Generator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 from uuid import UUID
 
 from ..clock import Duration, moment, seconds, timestamp
@@ -151,7 +151,13 @@ class WorkflowContext:
 
     # --- activities ---------------------------------------------------------------------------
 
-    def execute_activity(self, fn: Callable[P, R | Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> Step[R]:
+    @overload
+    def execute_activity(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> Step[R]: ...
+    @overload
+    def execute_activity(self, fn: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Step[R]: ...
+    def execute_activity(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Step[Any]:
         """One durable step: the activity's result, stored before it is seen here, so that it is never run again.
 
         Raises what the activity raised once its retries are used up; asyncio.CancelledError when the step is cancelled,

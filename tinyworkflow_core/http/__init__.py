@@ -56,7 +56,7 @@ def create_app(
     if unknown := set(parts) - ALL:
         raise ConfigurationError(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(sorted(ALL))}")
     guard = Guard(app.api_keys, emulate=emulate)
-    made = {
+    made: dict[str, RunRoutes | DecisionRoutes | WorkerRoutes | TickRoutes | HookRoutes] = {
         "api": RunRoutes(app, guard, max_body_bytes),
         "approvals": DecisionRoutes(app, guard, max_body_bytes),
         "worker": WorkerRoutes(app, guard, max_body_bytes),

@@ -1,6 +1,7 @@
 """What the platform calls: advancing one run (the part `worker`) and looking for what is due (the part `tick`).
 
-A queue reads the status alone: 2xx is done, 409 with Retry-After: somebody else has the run in hand, 5xx is tried again.
+A queue reads the status alone: 2xx is done, 409 with Retry-After says that somebody else has the run in hand, and 5xx
+is tried again.
 """
 
 from __future__ import annotations

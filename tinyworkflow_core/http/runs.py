@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.errors import PydanticUserError
 from starlette.requests import Request
 from starlette.routing import Route
@@ -34,11 +35,20 @@ _BUSY = (Status.PENDING, Status.RUNNING, Status.RETRYING)
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?:$|[,;\s])", re.IGNORECASE)
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Real = Annotated[float, Field(allow_inf_nan=False)]
-Attributes = Annotated[
-    dict[Text, bool | Whole | Real | Annotated[str, StringConstraints(max_length=1000)]], Field(max_length=50)
-]
+
+
+def _attribute(value: Any) -> Any:
+    match value:
+        case bool() | float() if math.isfinite(value):
+            return value
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case str() if len(value) <= 1000 and value.isprintable():  # a lone surrogate is not
+            return value
+    raise ValueError("an attribute is a printable text of up to 1000 characters, a number of 64 bits, or a boolean")
+
+
+Attributes = Annotated[dict[Text, Annotated[Any, AfterValidator(_attribute)]], Field(max_length=50)]
 
 
 class StartRequest(Fields):

@@ -115,9 +115,7 @@ class FirestoreStore:
         if data["opening"] is not None:
             texts[0] = data["opening"]
         if run.status.closed and data.get("closing") is not None:
-            # A write of an earlier holder that was under way for long may have come in beside the closing.
-            texts = {number: text for number, text in texts.items() if number < run.sequence}
-            texts[run.sequence] = data["closing"]
+            texts[run.sequence] = data["closing"]  # also over a write that was under way for so long that it came after
         history = [event for number in sorted(texts) for event in events_of(texts[number])]
         return RunState(run=run, history=history, sequence=max(texts), inbox=inbox)
 

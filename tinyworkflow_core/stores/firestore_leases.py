@@ -243,8 +243,7 @@ class Leases:
 
     async def _outbox(self, lease: Lease, commit: Commit) -> dict[str, Create]:
         """The inbox documents to create, by path: one per message and open run."""
-        ends = commit.release is not None and commit.release.status.closed
-        targets = sorted({run_id for run_id, _ in commit.outbox if not (ends and run_id == lease.run_id)})
+        targets = sorted({run_id for run_id, _ in commit.outbox})
         records = await self._connection.get([self._at.record(run_id) for run_id in targets], ["status"])
         reachable = {run_id for run_id, found in zip(targets, records, strict=True) if is_open(found)}
         writes: dict[str, Create] = {}

@@ -203,7 +203,8 @@ class SqliteStore:
                 raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
             if consumed:
                 db.executemany("DELETE FROM inbox WHERE run_id = ? AND message_id = ?", consumed)
-            if release is not None and _change(db, lease, *release):
+            # Only an end: whoever wakes for a run that merely waits would take it, let it go, and be woken by that.
+            if release is not None and _change(db, lease, *release) and release[0].status.closed:
                 changed.append(lease.run_id)
             for letter in outbox:
                 if _put(db, letter) is DeliveryOutcome.ACCEPTED:
