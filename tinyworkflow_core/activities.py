@@ -1,7 +1,7 @@
 """One attempt of one activity: the call, its timeout, and the event that it ends in.
 
-Never raises for what user code does: success, failure (with the time of the next attempt, if any) and cancellation are all
-events. Sync functions run in threads, never on the event loop.
+Never raises for what user code does: success, failure (with the time of the next attempt, if any) and cancellation
+are all events. Sync functions run in threads, never on the event loop.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import inspect
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,7 +43,8 @@ class ActivityContext:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more (cancelled, timed out). A long sync activity should look now and then."""
+        """Whether nobody waits for the result any more (cancelled, timed out). A long sync activity should look now
+        and then."""
         return self._cancelled.is_set()
 
 
@@ -100,7 +100,9 @@ class ActivityRunner:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 return self._cancelled(attempt)
-            return self._failed(attempt, started_at, RuntimeError(f"activity {command.activity.name!r} cancelled itself: {error}"))
+            return self._failed(
+                attempt, started_at, RuntimeError(f"activity {command.activity.name!r} cancelled itself: {error}")
+            )
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in an activity fails the activity, not the function
@@ -189,12 +191,14 @@ class _Threads:
         context = contextvars.copy_context()
 
         def call() -> None:
+            result: Any = None
+            error: BaseException | None = None
             try:
-                result, error = context.run(fn), None
+                result = context.run(fn)
             except StopIteration as stop:  # a Future refuses StopIteration
-                result, error = None, RuntimeError(f"the activity raised StopIteration: {stop}")
+                error = RuntimeError(f"the activity raised StopIteration: {stop}")
             except BaseException as raised:
-                result, error = None, raised
+                error = raised
             try:
                 loop.call_soon_threadsafe(_end, ended, result, error)
             except RuntimeError:

@@ -1,7 +1,7 @@
 """App: the composition root. It opens the store, and puts client, advancer, activities and dispatcher together.
 
-Everything else is given what it needs; only this module chooses. Nothing connects, starts a thread or binds to an event loop
-before the first call, because a function's module is imported before its server forks.
+Everything else is given what it needs; only this module chooses. Nothing connects, starts a thread or binds to an
+event loop before the first call, because a function's module is imported before its server forks.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class App:
         if chosen == "none":
             return NoDispatcher()
         if isinstance(chosen, str):
-            raise ConfigurationError(f"dispatcher {chosen!r} is not known; TINYWORKFLOW_DISPATCHER is 'local' or 'none'")
+            raise ConfigurationError(
+                f"dispatcher {chosen!r} is not known; TINYWORKFLOW_DISPATCHER is 'local' or 'none'"
+            )
         return chosen
 
     async def advance(self, run_id: str) -> Progress:
@@ -204,21 +206,31 @@ class TinyWorkflowClient(WorkflowClient):
         return await super().start_workflow(*args, **kwargs)
 
     async def approve_workflow(
-        self, run_id: str, key: str | None = None, *, by: str | None = None, comment: str | None = None, data: Any = None
+        self,
+        run_id: str,
+        key: str | None = None,
+        *,
+        by: str | None = None,
+        comment: str | None = None,
+        data: Any = None,
     ) -> None:
         """Approve what the run asks under `key` (None: its only open question)."""
         await self._decide(run_id, key, approvals.Decision(approved=True, by=by, comment=comment, data=data))
 
     async def reject_workflow(
-        self, run_id: str, key: str | None = None, *, by: str | None = None, comment: str | None = None, data: Any = None
+        self,
+        run_id: str,
+        key: str | None = None,
+        *,
+        by: str | None = None,
+        comment: str | None = None,
+        data: Any = None,
     ) -> None:
         """Reject what the run asks under `key` (None: its only open question)."""
         await self._decide(run_id, key, approvals.Decision(approved=False, by=by, comment=comment, data=data))
 
     async def _decide(self, run_id: str, key: str | None, decision: approvals.Decision) -> None:
-        await approvals.decide(
-            self.store, self.dispatcher, run_id, key, decision, clock=self.clock, codec=self.codec
-        )
+        await approvals.decide(self.store, self.dispatcher, run_id, key, decision, clock=self.clock, codec=self.codec)
 
     async def get_pending_approvals(self, approver: str | None = None) -> list[approvals.PendingApproval]:
         """Open approvals; with `approver` those that this person may decide."""

@@ -1,6 +1,7 @@
 """Approvals: deciding what a run has asked.
 
-A decision is a message whose id is the question's own, so of any number of deciders one wins and the others learn what was decided.
+A decision is a message whose id is the question's own, so of any number of deciders one wins and the others learn
+what was decided.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ async def decide(
     clock: Clock,
     codec: Codec,
 ) -> str:
-    """Decide the approval `key` of a run (None: its only open one). Returns the key. The same decision again is no error.
+    """Decide the approval `key` of a run (None: its only open one). Returns the key. The same decision again is no
+    error.
 
     Raises RunNotFoundError, ApprovalNotFoundError, ApprovalConflictError (decided the other way already) and
     ApprovalClosedError (expired, withdrawn, or the run has ended).
@@ -67,7 +69,7 @@ async def decide(
     delivery = await store.deliver(run_id, message)
     if delivery.outcome is DeliveryOutcome.CLOSED or delivery.outcome is DeliveryOutcome.UNKNOWN:
         raise ApprovalClosedError(f"run {run_id!r} has ended", run_id=run_id)
-    if delivery.existing is not None:
+    if delivery.existing is not None:  # not with every DUPLICATE: the message may have been taken up just now
         _same_or_conflict(run_id, asked.key, bool(delivery.existing.body["approved"]), decision)
     else:
         # Somebody's decision may have been taken up between the look and the delivery: then this one came too late.
@@ -87,7 +89,8 @@ class PendingApproval:
 
 
 async def pending(store: Store, *, approver: str | None = None, limit: int = 100) -> list[PendingApproval]:
-    """Open approvals, those of the newest runs first; with `approver` only those that anybody or that person may decide."""
+    """Open approvals, those of the newest runs first; with `approver` only those that anybody or that person may
+    decide."""
     page = await store.list(RunQuery(open_approvals=True, limit=limit))
     return [
         PendingApproval(run=run, approval=one)
@@ -102,7 +105,9 @@ def _find(run: Run, key: str | None) -> OpenApproval | None:
         return next((one for one in run.open_approvals if one.key == key), None)
     if len(run.open_approvals) > 1:
         keys = ", ".join(repr(one.key) for one in run.open_approvals)
-        raise ApprovalNotFoundError(f"run {run.run_id!r} has several open approvals, name one of {keys}", run_id=run.run_id)
+        raise ApprovalNotFoundError(
+            f"run {run.run_id!r} has several open approvals, name one of {keys}", run_id=run.run_id
+        )
     return run.open_approvals[0] if run.open_approvals else None
 
 

@@ -1,7 +1,7 @@
 """The `tinyworkflow` command: a worker for one's own machine, and a look at runs from a terminal.
 
-Errors go to stderr and exit non-zero; `--json` prints data for programs. `-w module` imports the workflows; the current folder is
-importable.
+Errors go to stderr and exit non-zero; `--json` prints data for programs. `-w module` imports the workflows; the
+current folder is importable.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def worker(context: typer.Context) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         await app.start_worker()
-        names = ", ".join(sorted({one.name for one in app.registry.workflows()})) or "no workflows: name a module with -w"
+        names = (
+            ", ".join(sorted({one.name for one in app.registry.workflows()})) or "no workflows: name a module with -w"
+        )
         typer.echo(f"worker {os.getpid()} on {context.obj.database_url}: {names}", err=True)
         await stop.wait()
         await app.close()
@@ -120,7 +122,9 @@ def events(context: typer.Context, run_id: RunId, as_json: JsonFlag = False) -> 
         _show(found)
     for event in () if as_json else found:
         rest = {key: value for key, value in event.items() if key not in ("event_id", "type", "at", "digest")}
-        typer.echo(f"{event['event_id']:5}  {event['at'][11:23]}  {event['type']:18} {json.dumps(rest, default=str)[:160]}")
+        typer.echo(
+            f"{event['event_id']:5}  {event['at'][11:23]}  {event['type']:18} {json.dumps(rest, default=str)[:160]}"
+        )
 
 
 @cli.command()
@@ -170,9 +174,7 @@ def approve(
 
 
 @cli.command()
-def cancel(
-    context: typer.Context, run_id: RunId, reason: Annotated[str | None, typer.Option()] = None
-) -> None:
+def cancel(context: typer.Context, run_id: RunId, reason: Annotated[str | None, typer.Option()] = None) -> None:
     """Ask a run to end; it may clean up first."""
     _ask(context, lambda client: client.cancel_workflow(run_id, reason))
 

@@ -1,4 +1,5 @@
-"""WorkflowClient: starting runs, looking at them, and talking to them. It writes to the store and asks a dispatcher for the rest.
+"""WorkflowClient: starting runs, looking at them, and talking to them. It writes to the store and asks a dispatcher
+for the rest.
 
 Nothing here runs a workflow. `TinyWorkflowClient` (app.py) is this client with a store by URL and a worker of its own.
 """
@@ -32,7 +33,8 @@ from .timeline import event_view
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,199}")
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""How soon a waiting caller looks again; the last one repeats. Only a fall-back where the store says itself what changes."""
+"""How soon a waiting caller looks again; the last one repeats. Only a fall-back where the store says itself what
+changes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,15 +99,19 @@ class WorkflowClient:
         name = workflow if isinstance(workflow, str) else workflow.name
         definition = self.registry.workflow(name, version)
         text = self.codec.encode(definition.validate(input_data))
-        request = digest(self.codec.encode([name, version, text, workflow_id, dict(attributes or {})]))
+        delay = None if start_delay is None else seconds(start_delay)
+        request = digest(self.codec.encode([name, version, text, workflow_id, dict(attributes or {}), delay]))
         if run_id is None:
-            run_id = f"{name}_{_hash(name, idempotency_key)}" if idempotency_key is not None else f"{name}_{fresh_id(12)}"
+            run_id = (
+                f"{name}_{_hash(name, idempotency_key)}" if idempotency_key is not None else f"{name}_{fresh_id(12)}"
+            )
         elif not _RUN_ID.fullmatch(run_id):
             raise InvalidInputError(
-                f"run_id: {run_id!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -, beginning with a letter or digit"
+                f"run_id: {run_id!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -, "
+                "beginning with a letter or digit"
             )
         now = self.clock.now()
-        starts_at = now if start_delay is None else now + timedelta(seconds=seconds(start_delay))
+        starts_at = now if delay is None else now + timedelta(seconds=delay)
         run = Run(
             run_id=run_id,
             workflow_id=workflow_id or run_id,
@@ -132,7 +138,8 @@ class WorkflowClient:
             existing = await self.store.get(run.run_id)
             if existing is not None and existing.request_digest != run.request_digest:
                 raise IdempotencyConflictError(
-                    "this idempotency key was used for another request; take a new key for a new request", run_id=run.run_id
+                    "this idempotency key was used for another request; take a new key for a new request",
+                    run_id=run.run_id,
                 )
         elif on_conflict != "use_existing":
             raise RunExistsError(f"run_id {run.run_id!r} is taken", run_id=run.run_id)

@@ -42,7 +42,8 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When the process was started, in clock ticks since boot: a pid that is used again has another. Empty: no such process."""
+    """When the process was started, in clock ticks since boot: a pid that is used again has another. Empty: no such
+    process."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -45,7 +45,8 @@ class ActivityDefinition(Generic[P, R]):
     def options(
         self, *, name: str | None = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None
     ) -> ActivityDefinition[P, R]:
-        """The same activity with other settings, for one call or many: `ctx.execute_activity(charge.options(timeout="5s"), 10)`."""
+        """The same activity with other settings, for one call or many:
+        `ctx.execute_activity(charge.options(timeout="5s"), 10)`."""
         return replace(
             self,
             name=name or self.name,
@@ -101,7 +102,9 @@ class WorkflowDefinition(Generic[R]):
         try:
             return self._adapter.validate_python(input_data)
         except ValidationError as error:
-            errors = [{"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)]
+            errors = [
+                {"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)
+            ]
             first = errors[0]
             place = ".".join(str(part) for part in first["loc"]) or "input"
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
@@ -128,15 +131,13 @@ def activity(fn: Callable[P, R], /) -> ActivityDefinition[P, R]: ...
 def activity(
     name: str | None = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None
 ) -> Callable[[Callable[P, R]], ActivityDefinition[P, R]]: ...
-def activity(
-    name: Any = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None
-) -> Any:
+def activity(name: Any = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None) -> Any:
     """Declare an activity: a function that touches the world, run once per step and retried by its policy.
 
     - name: how the history calls it; the function's own name unless given.
     - retry_policy: `RetryPolicy()` unless given.
-    - timeout: the longest that one attempt may take; it fails with TimeoutError. A sync function runs in a thread, which
-      cannot be stopped: its result is then ignored.
+    - timeout: the longest that one attempt may take; it fails with TimeoutError. A sync function runs in a thread,
+      which cannot be stopped: its result is then ignored.
     """
 
     def declare(fn: Callable[P, R]) -> ActivityDefinition[P, R]:
@@ -178,7 +179,9 @@ def workflow(name: Any = None, *, version: int = 1) -> Any:
 class Registry:
     """Finds definitions. Without arguments it knows all that this process has declared, now and later."""
 
-    def __init__(self, definitions: Iterable[WorkflowDefinition[Any] | ActivityDefinition[Any, Any]] | None = None) -> None:
+    def __init__(
+        self, definitions: Iterable[WorkflowDefinition[Any] | ActivityDefinition[Any, Any]] | None = None
+    ) -> None:
         self._given: list[Any] | None = None if definitions is None else []
         for one in definitions or ():
             self.add(one)
@@ -188,7 +191,8 @@ class Registry:
         if self._given is None:
             self._given = []
         self._given.append(definition)
-        _unique(one for one in self._given if type(one) is type(definition) and one.name == definition.name)
+        if isinstance(definition, WorkflowDefinition):
+            _unique(one for one in self._workflows() if one.name == definition.name)
 
     def workflow(self, name: str, version: int | None = None) -> WorkflowDefinition[Any]:
         """The definition of that version, or of the highest. Raises UnknownWorkflowError."""
@@ -228,15 +232,14 @@ def _look_like(definition: Any, fn: Callable[..., Any]) -> None:
     object.__setattr__(definition, "__wrapped__", fn)
 
 
-def _unique(definitions: Iterable[Any]) -> list[Any]:
-    found: dict[tuple[str, int], Any] = {}
+def _unique(definitions: Iterable[WorkflowDefinition[Any]]) -> list[WorkflowDefinition[Any]]:
+    found: dict[tuple[str, int], WorkflowDefinition[Any]] = {}
     for one in definitions:
-        key = (one.name, getattr(one, "version", 0))
-        other = found.setdefault(key, one)
-        if isinstance(one, WorkflowDefinition) and not _same_place(one.fn, other.fn):
+        other = found.setdefault((one.name, one.version), one)
+        if not _same_place(one.fn, other.fn):
             raise DuplicateDefinitionError(
-                f"workflow {one.name!r} version {one.version} is defined twice: at {_place(other.fn)} and at {_place(one.fn)}; "
-                "give one of them another name or version"
+                f"workflow {one.name!r} version {one.version} is defined twice: at {_place(other.fn)} and at "
+                f"{_place(one.fn)}; give one of them another name or version"
             )
     return list(found.values())
 

@@ -1,7 +1,7 @@
 """tick: one bounded call that finds what must be looked at now and has it looked at.
 
-Timers that are due, runs whose function died, wake-ups that were lost, messages nobody acted on: all of them show as `due` in the
-store, so the tick reads those and nothing else.
+Timers that are due, runs whose function died, wake-ups that were lost, messages nobody acted on: all of them show as
+`due` in the store, so the tick reads those and nothing else.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ One run is a small record plus an append-only history plus an inbox of messages:
 - Inbox: one document per message, keyed by the message's id, so a delivery that comes twice is kept once. The commit
   that turns a message into events deletes it, in the same write.
 
-No verb reads a clock: `now` is an argument. Every verb is atomic: it happens whole or not at all. Adapters translate every
-driver error into `StoreError` or `StoreUnavailableError`; a verb that raised StoreUnavailableError may have happened
-and can be called again with the same arguments.
+No verb reads a clock: `now` is an argument. Every verb is atomic: it happens whole or not at all. Adapters translate
+every driver error into `StoreError` or `StoreUnavailableError`; a verb that raised StoreUnavailableError may have
+happened and can be called again with the same arguments.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ class MessageKind(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:
-    """Something for a run's inbox. `id` makes it the same message however often it is delivered; `body` is JSON data."""
+    """Something for a run's inbox. `id` makes it the same message however often it is delivered; `body` is JSON
+    data."""
 
     id: str
     kind: MessageKind
@@ -148,7 +149,7 @@ class Delivery:
 
     outcome: DeliveryOutcome
     existing: Message | None = None
-    """With DUPLICATE: the message that already waits under this id."""
+    """With DUPLICATE: the message that already waits under this id, unless it has been consumed in this very moment."""
 
 
 class DeliveryOutcome(StrEnum):
@@ -269,10 +270,11 @@ class Store(Protocol):
     ) -> Lease | None:
         """Take the run for `ttl`.
 
-        - None: the run is unknown or closed, or somebody else holds a lease that is neither over (`until <= now`) nor of a
-          dead owner (`gone(owner)`).
+        - None: the run is unknown or closed, or somebody else holds a lease that is neither over (`until <= now`) nor
+          of a dead owner (`gone(owner)`).
         - Of any number of simultaneous calls at most one gets the lease.
         - Sets status RUNNING, started_at on the first taking, wake_at to the lease's end.
+        - After StoreUnavailableError the lease may be taken all the same; then nobody gets it before its time is over.
         - Taking it from a holder that did not let go also appends a `LeaseTaken` event as a history document of its
           own, in the same write. That is the fence: the old holder's next commit is refused.
         """
@@ -297,9 +299,7 @@ class Store(Protocol):
         """Put a message into the run's inbox, once per message id."""
         ...
 
-    async def due(
-        self, *, now: datetime, limit: int, gone: Callable[[str], bool] = nobody_is_gone
-    ) -> list[str]:
+    async def due(self, *, now: datetime, limit: int, gone: Callable[[str], bool] = nobody_is_gone) -> list[str]:
         """Runs somebody must look at, longest overdue first: open with `wake_at <= now`, or with a message older than
         GRACE while nobody holds a lease and the run is neither parked nor suspended, or (where the store can tell
         cheaply) held by an owner that is `gone`.
@@ -326,6 +326,7 @@ class Notifies(Protocol):
     """What a store can do besides, when processes share it on one machine: say at once that something changed."""
 
     def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call `callback(run_id)` in the current event loop, soon after any process created that run, delivered to it, or
-        ended it. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the subscription."""
+        """Call `callback(run_id)` in the current event loop, soon after any process created that run, delivered to
+        it, or ended it. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the
+        subscription."""
         ...

@@ -1,7 +1,8 @@
 """WorkflowEnvironment: workflows under test on a virtual clock, with crashes and double deliveries on demand.
 
-A month of waiting takes a moment: time moves only when the test moves it. The environment is the outside world and the platform: it
-delivers the calls that the library asks for, restarts processes that "died", and never touches a run by itself.
+A month of waiting takes a moment: time moves only when the test moves it. The environment is the outside world and
+the platform: it delivers the calls that the library asks for, restarts processes that "died", and never touches a run
+by itself.
 
 `four_ways` runs one scenario plainly, with the run rebuilt from its history before every step, with every delivery made
 twice (by two processes at once), and once for every single store write with a crash right after it.
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from .advance import AdvanceSettings, Progress
+from .advance import AdvanceSettings
 from .app import App
 from .approvals import Decision
 from .client import WorkflowClient, WorkflowExecution
@@ -179,7 +180,8 @@ class WorkflowEnvironment:
         self.clock.move_to(end)
 
     def kill(self) -> None:
-        """Kill the process that is calling, as from inside an activity: nothing that it does from here on is written."""
+        """Kill the process that is calling, as from inside an activity: nothing that it does from here on is
+        written."""
         self._dead.update(process.name for process in self._processes)
 
     def lose_everything(self) -> None:
@@ -234,13 +236,10 @@ class WorkflowEnvironment:
     async def _call(self, index: int, run_id: str) -> None:
         process = self._processes[index]
         try:
-            progress = await process.app.advance(run_id)
+            await process.app.advance(run_id)
         except SimulatedCrash:
             self._replace(process)
             self._enqueue(run_id, self.clock.now())  # a platform makes a failed call again
-            return
-        if progress in (Progress.CLOSED, Progress.RELEASED, Progress.CONTINUES):
-            self.hops[run_id] = self.hops.get(run_id, 0) + 1
 
     async def _tick(self) -> None:
         process = self._processes[0]
@@ -341,6 +340,7 @@ class _MortalStore:
     async def acquire(self, run_id: str, **options: Any) -> Lease | None:
         lease = await self._live().acquire(run_id, **options)
         if lease is not None:
+            self._environment.hops[run_id] = self._environment.hops.get(run_id, 0) + 1
             self._environment._note_write(self._process)
         return lease
 
@@ -376,10 +376,11 @@ async def four_ways(
     open_store: Callable[[], Store] = lambda: open_store("sqlite:///:memory:"),
     **options: Any,
 ) -> int:
-    """Run the scenario plainly, always replayed, with double deliveries, and with a crash after each store write in turn.
+    """Run the scenario plainly, always replayed, with double deliveries, and with a crash after each store write in
+    turn.
 
-    `open_store` gives an empty store for each. Returns how many crashes there were. An AssertionError carries a note that says
-    which way it was.
+    `open_store` gives an empty store for each. Returns how many crashes there were. An AssertionError carries a note
+    that says which way it was.
     """
     definitions = None if workflows is None else list(workflows)
 

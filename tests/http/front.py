@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 from pydantic import BaseModel
@@ -95,7 +96,8 @@ def assert_problem(answer: httpx.Response, status: int, *words: str) -> dict[str
     problem: dict[str, Any] = answer.json()
     assert set(problem) >= {"type", "title", "status", "detail", "instance"}
     assert problem["status"] == status
-    assert problem["instance"] == httpx.URL(answer.request.url).path
+    assert unquote(problem["instance"]) == answer.request.url.path
+    assert problem["instance"].isascii()
     for word in words:
         assert word in problem["detail"], problem
     return problem

@@ -99,6 +99,13 @@ async def test_a_body_that_does_not_fit_is_422_and_names_the_field(
     assert (await caller.get("/v1/runs")).json()["runs"] == []
 
 
+async def test_a_body_that_is_wrong_in_many_places_is_answered_briefly(caller: httpx.AsyncClient) -> None:
+    body = {f"{n}{'x' * 5_000}": 1 for n in range(100)}
+    answer = await caller.post(START, json=body)
+    assert len(assert_problem(answer, 422, "99 more")["errors"]) == 20
+    assert len(answer.content) < 10_000
+
+
 @pytest.mark.parametrize("run_id", ["a/b", "-a", "a b", "ä", "."])
 async def test_a_run_id_that_does_not_fit_is_422(caller: httpx.AsyncClient, run_id: str) -> None:
     assert_problem(await caller.post(START, json={"run_id": run_id}), 422, "run_id")
@@ -162,6 +169,7 @@ async def test_a_path_that_is_not_there_is_404_and_a_method_that_it_has_not_405(
     assert_problem(refused, 405)
     assert set(refused.headers["allow"].split(", ")) == {"GET", "HEAD"}
     assert_problem(await caller.get("/hooks/github"), 405)
+    assert_problem(await caller.get("/nothing", headers={"Host": "[::1"}), 404)
 
 
 async def test_a_store_that_is_away_is_503_with_retry_after(

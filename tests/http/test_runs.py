@@ -65,10 +65,13 @@ async def test_the_same_idempotency_key_gives_the_same_run_and_another_body_is_r
     async def start(value: int, key: str) -> httpx.Response:
         return await caller.post("/v1/workflows/echo/runs", json={"input": value}, headers={"Idempotency-Key": key})
 
-    first, again, other_key = await start(1, "k"), await start(1, "k"), await start(1, "k2")
+    first, again, other_key = await asyncio.gather(start(1, "k"), start(1, "k"), start(1, "k2"))
     assert first.status_code == again.status_code == 202
     assert first.json()["run_id"] == again.json()["run_id"] != other_key.json()["run_id"]
     assert_problem(await start(2, "k"), 422, "idempotency key")
+    other_delay = {"input": 1, "start_delay": 5}
+    answer = await caller.post("/v1/workflows/echo/runs", json=other_delay, headers={"Idempotency-Key": "k"})
+    assert_problem(answer, 422, "idempotency key")
     assert len((await caller.get("/v1/runs")).json()["runs"]) == 2
 
 

@@ -44,11 +44,10 @@ async def test_results_come_in_argument_order_under_one_group(ways: Ways, count:
         if env.plain:
             assert sorted(LOG) == list(range(count))
 
-    options = {"max_concurrent_activities": 5}
     if count:
-        await ways(scenario, squares, **options)
+        await ways(scenario, squares, max_concurrent_activities=5)
     else:
-        async with WorkflowEnvironment([squares], **options) as env:
+        async with WorkflowEnvironment([squares]) as env:
             await scenario(env)
 
 

@@ -477,7 +477,8 @@ def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str) ->
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothing_else(path: str, in_memory: bool) -> None:
+async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothing_else(path: str, in_memory: bool) ->
+None:
     store = SqliteStore(":memory:" if in_memory else path)
     heard: list[str] = []
     end = store.subscribe(heard.append)

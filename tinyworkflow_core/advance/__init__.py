@@ -1,8 +1,8 @@
 """advance: one call that brings one run as far as it goes.
 
-acquire -> replay -> act -> commit -> let go. What workflow code does is the engine's, how an activity is called is the runner's,
-where it is written is the store's. Nothing here is remembered between calls: whatever a call that dies leaves behind, the next
-one finds in the store.
+acquire -> replay -> act -> commit -> let go. What workflow code does is the engine's, how an activity is called is
+the runner's, where it is written is the store's. Nothing here is remembered between calls: whatever a call that dies
+leaves behind, the next one finds in the store.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ _log = logging.getLogger("tinyworkflow.advance")
 
 
 class Advancer:
-    """Advances runs, several at a time, each by one call at a time within this process and, by its lease, within the world."""
+    """Advances runs, several at a time, each by one call at a time within this process and, by its lease, within the
+    world."""
 
-    def __init__(
-        self, around: Surroundings, *, new_owner: Callable[[], str], is_gone: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, around: Surroundings, *, new_owner: Callable[[], str], is_gone: Callable[[str], bool]) -> None:
         self._around = around
         self._new_owner = new_owner
         self._is_gone = is_gone
@@ -56,7 +55,9 @@ class Advancer:
     async def _once(self, run_id: str, attention: Attention, deadline: datetime | None) -> Progress:
         owner = self._new_owner()
         ttl = timedelta(seconds=self._around.settings.lease_seconds)
-        lease = await self._around.store.acquire(run_id, owner=owner, now=self._around.clock.now(), ttl=ttl, gone=self._is_gone)
+        lease = await self._around.store.acquire(
+            run_id, owner=owner, now=self._around.clock.now(), ttl=ttl, gone=self._is_gone
+        )
         if lease is None:
             run = await self._around.store.get(run_id)
             if run is None:

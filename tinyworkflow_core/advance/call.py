@@ -24,7 +24,14 @@ from ..engine.history import (
     RunFailed,
 )
 from ..engine.replay import Blocked, Cancelled, Completed, Execution, Failed, Mismatch, Outcome
-from ..errors import LeaseLost, SerializationError, StoreError, StoreUnavailableError, TakeoverLimitError, UnknownWorkflowError
+from ..errors import (
+    LeaseLost,
+    SerializationError,
+    StoreError,
+    StoreUnavailableError,
+    TakeoverLimitError,
+    UnknownWorkflowError,
+)
 from ..registry import Registry
 from ..serialization import Codec, Failure
 from ..store import Commit, Lease, OpenApproval, Release, RunState, Status, Store
@@ -251,7 +258,8 @@ class Call:
             await self._attention.wait(min(one for one in waits if one is not None))
 
     def _ready(self, work: Work, now: datetime) -> list[_Ready]:
-        """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one document."""
+        """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
+        document."""
         if work.broken is not None:
             raise work.broken
         ready = self._from_inbox(now)
@@ -351,8 +359,8 @@ class Call:
         self._execution.step(events)
 
     def _approvals_closed_by(self, events: Sequence[Event]) -> Release | None:
-        """The change of the record that goes with a decision: in the same write that takes the message out of the inbox, so
-        that nobody can decide a second time in between."""
+        """The change of the record that goes with a decision: in the same write that takes the message out of the
+        inbox, so that nobody can decide a second time in between."""
         closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
         left = tuple(one for one in self._run.open_approvals if one.id not in closed)
         if len(left) == len(self._run.open_approvals):
@@ -393,7 +401,9 @@ class Call:
                 continue
             activity, attempt = pending.command.activity, pending.attempt + 1
             took = (now - started_at).total_seconds()
-            error = TimeoutError(f"activity {activity.name!r} was cut off after {took:g} s: that is all a call may take here")
+            error = TimeoutError(
+                f"activity {activity.name!r} was cut off after {took:g} s: that is all a call may take here"
+            )
             events.append(
                 ActivityFailed(
                     at=now,
@@ -442,7 +452,11 @@ class Call:
     def _kept(self) -> dict[str, Any]:
         """The parts of the record that a release has to repeat."""
         run = self._run
-        return {"open_approvals": run.open_approvals, "custom_status": run.custom_status, "retry_count": run.retry_count}
+        return {
+            "open_approvals": run.open_approvals,
+            "custom_status": run.custom_status,
+            "retry_count": run.retry_count,
+        }
 
     def _open_approvals(self) -> tuple[OpenApproval, ...]:
         known = {one.id: one for one in self._run.open_approvals}

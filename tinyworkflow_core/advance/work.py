@@ -1,6 +1,7 @@
 """Work: what one call has started for its run, and what of it has ended.
 
-Activities and side effects run as asyncio tasks; timers and retries are moments in a heap. Nothing here touches the store.
+Activities and side effects run as asyncio tasks; timers and retries are moments in a heap. Nothing here touches the
+store.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Work:
                 self._spawn(command_id, self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Awaitable[Any]) -> None:
-        task: asyncio.Task[Event] = asyncio.ensure_future(work)  # type: ignore[assignment]  # a coroutine becomes a task
+        task: asyncio.Task[Event] = asyncio.ensure_future(work)
         self._running[command_id] = task
         self._started_at[command_id] = self._clock.now()
         task.add_done_callback(lambda done: self._note_end(command_id, done))

@@ -1,7 +1,7 @@
 """LocalDispatcher: makes calls inside this process, as asyncio tasks in the loop that dispatches.
 
-It is what a laptop, a worker process and local emulation use. Calls for a later moment wait in a heap with one timer; they are
-lost with the process, and the tick of any process finds them again.
+It is what a laptop, a worker process and local emulation use. Calls for a later moment wait in a heap with one timer;
+they are lost with the process, and the tick of any process finds them again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _MAX_TIMER_SECONDS = 3600.0
 
 
 class LocalDispatcher:
-    """Calls `handler(run_id)` for every task, soon or at its time. One call per run at a time; a request that comes during a
-    call reaches the handler as well, since only it can tell whether that call has seen everything."""
+    """Calls `handler(run_id)` for every task, soon or at its time. One call per run at a time; a request that comes
+    during a call reaches the handler as well, since only it can tell whether that call has seen everything."""
 
     def __init__(
         self, handler: Callable[[str], Awaitable[object]], *, clock: Clock, max_calls: int = MAX_CONCURRENT_CALLS

@@ -1,7 +1,7 @@
 """Commands: what workflow code asks for, as frozen records.
 
-A command's `id` is its position: the n-th command of a generation has id n, in every replay. Its `signature` is what the
-journal compares with the history; two commands with equal signatures are the same request.
+A command's `id` is its position: the n-th command of a generation has id n, in every replay. Its `signature` is what
+the journal compares with the history; two commands with equal signatures are the same request.
 """
 
 from __future__ import annotations

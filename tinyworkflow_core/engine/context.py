@@ -1,7 +1,7 @@
 """WorkflowContext: what workflow code may call.
 
-Everything here is a function of the run's history, so it gives the same answer in every replay. Whatever touches the world is
-a command for the journal; waiting is waiting for the event that ends it.
+Everything here is a function of the run's history, so it gives the same answer in every replay. Whatever touches the
+world is a command for the journal; waiting is waiting for the event that ends it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import collections.abc
 import inspect
 import logging
-import random
+import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
 from collections.abc import Callable, Coroutine, Generator, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -36,6 +36,7 @@ from .mailbox import Mailbox
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AsyncActivity = Callable[P, Coroutine[Any, Any, R]]
 
 _log = logging.getLogger("tinyworkflow.workflow")
 
@@ -166,7 +167,8 @@ class WorkflowContext:
         return self._step(self._activity(fn, args, kwargs, None))
 
     def execute_parallel(self, *calls: tuple[Any, ...]) -> Step[list[Any]]:
-        """Several activities at once: `(fn, args, kwargs)` each (args and kwargs may be left out). Results in argument order.
+        """Several activities at once: `(fn, args, kwargs)` each (args and kwargs may be left out). Results in
+        argument order.
 
         The first failure is raised after the others have been cancelled and have ended.
         """
@@ -341,7 +343,12 @@ class WorkflowContext:
 
     async def _decided(self, command: RequestApproval) -> ApprovalDecided:
         wake = asyncio.get_running_loop().create_future()
-        self._journal.issue(command, lambda event: wake.done() or wake.set_result(event))
+
+        def settle(event: Event) -> None:
+            if not wake.done():
+                wake.set_result(event)
+
+        self._journal.issue(command, settle)
         try:
             return cast("ApprovalDecided", await wake)
         finally:

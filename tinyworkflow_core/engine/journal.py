@@ -2,8 +2,8 @@
 
 It hands out command ids, keeps the commands that are open, and is the one place that notices when code and history
 differ: a command whose signature is not the recorded one, an event for a command that was never asked for, or recorded
-commands that are left over at the end. From the first difference on the execution is void: `mismatch` is set and every
-further request raises Suspended, so that no handler in user code can talk its way past it.
+commands that are left over at the end. From the first difference on the execution is void: `mismatch` is set and no
+request is ever answered, so that the code stands still and no handler in it can talk its way past.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
+from types import FrameType
 from typing import Any
 
 from ..errors import NonDeterminismError, Suspended
@@ -57,6 +58,7 @@ class Journal:
         self.withdrawn_approvals: list[RequestApproval] = []
         self.mismatch: NonDeterminismError | None = None
         self.closed = False
+        self._refused = 0
         self._last_id = 0
         self._ended: set[int] = set()
         self._signatures: dict[int, Signature] = {}
@@ -70,23 +72,29 @@ class Journal:
         return self._last_id
 
     def next_id(self) -> int:
-        """Take the id of the next command. Raises Suspended when this execution is over."""
-        if self.closed or self.mismatch is not None:
-            raise Suspended
+        """Take the id of the next command. Raises Suspended when this execution was put away."""
+        self.refuse_when_closed()
         self._last_id += 1
         return self._last_id
+
+    def refuse_when_closed(self) -> None:
+        """Raise Suspended when this execution was put away. Code that goes on asking whatever is raised is left
+        waiting."""
+        if self.closed and self._refused < _REFUSALS:
+            self._refused += 1
+            raise Suspended
 
     def issue(self, command: Command, settle: Callable[[Any], None]) -> Pending:
         """Ask for the command; `settle(event)` is called with the event that ends it.
 
-        Raises Suspended when the history records something else at this position (see `mismatch`).
+        Never, when the history records something else at this position (see `mismatch`).
         """
         recorded = self._signatures.get(command.id)
         if recorded is not None and recorded != command.signature:
             self._differ(command.id, describe(recorded), describe(command.signature), _user_line())
-            raise Suspended
         pending = Pending(command, settle, recorded=recorded is not None)
-        self.open[command.id] = pending
+        if self.mismatch is None and not self.closed:
+            self.open[command.id] = pending
         return pending
 
     def withdraw(self, command_id: int) -> None:
@@ -127,6 +135,10 @@ class Journal:
             self.withdrawn_approvals = [one for one in self.withdrawn_approvals if one.id != command_id]
         # Anything else ended by a withdrawal that an earlier event of the same commit brought about.
 
+    def note_unfinished(self) -> None:
+        """The history says that the code has returned, but it has not: sets `mismatch`."""
+        self._differ(self._last_id + 1, "the end of the workflow", "more", "")
+
     def check_left_over(self) -> None:
         """The code has ended: sets `mismatch` when the history records commands that it never asked for."""
         left = [i for i in self._signatures if i > self._last_id]
@@ -158,13 +170,24 @@ def recorded_signature(event: Event) -> Signature | None:
             return None
 
 
-_PACKAGE = str(PurePath(__file__).parent.parent)
-_ASYNCIO = str(PurePath(asyncio.__file__).parent)
+_REFUSALS = 100
+"""Code that has swallowed so many Suspended would do so for ever."""
+
+_LIBRARY = (str(PurePath(__file__).parent.parent / "_")[:-1], str(PurePath(asyncio.__file__).parent / "_")[:-1])
+_CALLBACK = asyncio.Handle._run.__code__
+
+
+def is_users(frame: FrameType) -> bool:
+    """Whether the frame is neither this package's nor asyncio's."""
+    return not frame.f_code.co_filename.startswith(_LIBRARY)
 
 
 def _user_line() -> str:
-    """file:line of the workflow code that is asking: the nearest frame outside of this package and of asyncio."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_PACKAGE, _ASYNCIO)):
+    """file:line of the code that is asking: the nearest frame of the user's; empty for a step that is a task of its
+    own."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code is not _CALLBACK:
+        if is_users(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return ""

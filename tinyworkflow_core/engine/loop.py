@@ -1,21 +1,20 @@
 """The deterministic event loop that workflow code runs on.
 
-A FIFO ready queue and nothing else: no selector, no threads, no clock. It is stepped by hand inside the real loop (`drain`
-runs until nothing is ready), its time is set by whoever steps it, and `call_at` asks the journal for a durable timer. So
-`asyncio.sleep`, `timeout`, `wait_for`, `gather`, `wait`, `TaskGroup`, `Event`, `Lock`, `Queue` and `Semaphore` are durable as
-they stand, and behave the same in every replay.
+A FIFO ready queue and nothing else: no selector, no threads, no clock. It is stepped by hand inside the real loop
+(`drain` runs until nothing is ready), its time is set by whoever steps it, and `call_at` asks the journal for a
+durable timer. So `asyncio.sleep`, `timeout`, `wait_for`, `gather`, `wait`, `TaskGroup`, `Event`, `Lock`, `Queue` and
+`Semaphore` are durable as they stand, and behave the same in every replay.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, NoReturn, TypeVar
+from contextlib import contextmanager
+from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from ..clock import moment
 from ..errors import NotInWorkflowError, Suspended
@@ -23,11 +22,14 @@ from .commands import StartTimer
 from .journal import Journal
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 MAX_CALLBACKS_PER_DRAIN = 1_000_000
 """Past this many callbacks without coming to rest the workflow is taken to spin for ever."""
 
-_CLOSE_ATTEMPTS = 16
+_CLOSE_ATTEMPTS = 1000
+_unending: deque[Any] = deque(maxlen=256)
+"""Coroutines that swallow whatever is thrown at them. Collected as garbage they would complain on stderr."""
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -42,7 +44,8 @@ class WorkflowFuture(asyncio.Future[T]):
 
 
 class WorkflowTask(asyncio.Task[T]):
-    """A task whose hash is its number in the run: TaskGroup and asyncio.wait keep tasks in sets and cancel them in set order."""
+    """A task whose hash is its number in the run: TaskGroup and asyncio.wait keep tasks in sets and cancel them in
+    set order."""
 
     def __init__(self, coro: Coroutine[Any, Any, T], *, loop: WorkflowLoop, name: str | None, **options: Any) -> None:
         self._number = loop.next_number()
@@ -50,10 +53,17 @@ class WorkflowTask(asyncio.Task[T]):
         # A run that is put away leaves its tasks pending on purpose.
         self._log_destroy_pending = False
         # asyncio keeps all tasks of the process in one WeakSet, where small equal hashes of many runs would collide.
-        asyncio.tasks._unregister_task(self)  # type: ignore[attr-defined]  # private, present in 3.11 to 3.14
+        asyncio.tasks._unregister_task(self)
 
     def __hash__(self) -> int:
         return self._number
+
+
+class WorkflowTimer(asyncio.TimerHandle):
+    """A timer handle that knows its command. asyncio's own are equal, and hash alike, when they wake the same at the
+    same time."""
+
+    command_id: int | None = None
 
 
 class WorkflowLoop(asyncio.AbstractEventLoop):
@@ -65,7 +75,6 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._journal = journal
         self._on_error = on_error
         self._ready: deque[asyncio.Handle] = deque()
-        self._timers: dict[asyncio.TimerHandle, int] = {}
         self._number = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 64
@@ -88,7 +97,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             if not ready or self._journal.mismatch is not None:
                 return
             handle = ready.popleft()
-            if not handle._cancelled:  # type: ignore[attr-defined]  # as asyncio's own loops do
+            if not handle._cancelled:
                 handle._run()
         raise NotInWorkflowError(
             "the workflow spins: it never waits for anything durable. Wait with asyncio.sleep, a signal or an activity"
@@ -99,9 +108,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.closed = self._journal.closed = True
         self._ready.clear()
         with self.running():
-            for task in self._tasks:
-                if not task.done() and inspect.iscoroutine(coro := task.get_coro()):
-                    _close(coro)
+            for task in self._tasks:  # what wakes may add tasks, which never start
+                if not task.done():
+                    _close(task.get_coro())
         self._tasks.clear()
         self._generators.clear()
 
@@ -119,8 +128,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         if outer is not None and task is not None:
             asyncio._leave_task(outer, task)
         asyncio._set_running_loop(self)
-        # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs, and
-        # might ask for things then: keep each one alive as long as the run is here.
+        # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs,
+        # and might ask for things then: keep each one alive as long as the run is here.
         sys.set_asyncgen_hooks(firstiter=self._generators.append, finalizer=lambda generator: None)
         try:
             yield
@@ -145,7 +154,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return self.closed
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         if not self.closed:
@@ -153,52 +162,51 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return handle
 
     def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self.now + delay, callback, *args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = WorkflowTimer(when, callback, args, self, context)
         if when <= self.now:
             if not self.closed:
-                self._ready.append(handle)
-            return handle
-        command = StartTimer(id=self._journal.next_id(), due=moment(when))
-        self._journal.issue(command, lambda event: self._fire(handle))
-        handle._scheduled = True  # type: ignore[attr-defined]  # tells the handle to report its cancellation
-        self._timers[handle] = command.id
-        return handle
-
-    def _fire(self, handle: asyncio.TimerHandle) -> None:
-        self._timers.pop(handle, None)
-        handle._scheduled = False  # type: ignore[attr-defined]  # as above
-        self._ready.append(handle)
+                self._ready.append(timer)
+            return timer
+        timer.command_id = self._journal.next_id()
+        command = StartTimer(id=timer.command_id, due=moment(when))
+        self._journal.issue(command, lambda event: self._ready.append(timer))
+        return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        if (command_id := self._timers.pop(handle, None)) is not None:
-            self._journal.withdraw(command_id)
+        if isinstance(handle, WorkflowTimer) and handle.command_id is not None:
+            self._journal.withdraw(handle.command_id)
 
     def create_future(self) -> asyncio.Future[Any]:
-        if self.closed:
-            raise Suspended
+        self._journal.refuse_when_closed()
         return WorkflowFuture(loop=self)
 
     def create_task(
         self, coro: Any, *, name: str | None = None, context: contextvars.Context | None = None, **options: Any
     ) -> asyncio.Task[Any]:
-        if self.closed:
+        try:
+            self._journal.refuse_when_closed()
+        except Suspended:
             coro.close()
-            raise Suspended
-        if inspect.iscoroutine(coro) and sys._getframe(1).f_code is _ENSURE_FUTURE and _called_by_as_completed():
+            raise
+        if (
+            sys._getframe(1).f_code is _ENSURE_FUTURE
+            and type(coro).__hash__ is object.__hash__
+            and _called_by_as_completed()
+        ):
             coro.close()
             raise NotInWorkflowError(
-                "asyncio.as_completed starts bare coroutines in the order of their memory addresses, which no replay can "
-                "repeat: wrap each in asyncio.create_task first"
+                "asyncio.as_completed starts bare coroutines in the order of their memory addresses, which no replay "
+                "can repeat: wrap each in asyncio.create_task first"
             )
         task = WorkflowTask(coro, loop=self, name=name, context=context, **options)
-        if len(self._tasks) >= self._prune_at:
+        if len(self._tasks) >= self._prune_at and not self.closed:
             self._tasks = [one for one in self._tasks if not one.done()]
             self._prune_at = 2 * len(self._tasks) + 64
         self._tasks.append(task)
@@ -212,16 +220,21 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         return None
 
 
-def _close(coro: Coroutine[Any, Any, Any]) -> None:
-    # A `finally` that awaits makes close() raise RuntimeError and leaves the coroutine suspended further on.
+def _close(coro: Any) -> None:
     for _ in range(_CLOSE_ATTEMPTS):
-        if inspect.getcoroutinestate(coro) in (inspect.CORO_CLOSED, inspect.CORO_RUNNING):
-            return
-        with suppress(BaseException):
+        try:
             coro.close()
+        except (
+            BaseException
+        ):  # a `finally` that awaits makes this a RuntimeError and leaves the coroutine suspended further on
+            continue
+        return
+    _unending.append(coro)
 
 
-_ENSURE_FUTURE = asyncio.ensure_future.__code__
+_ENSURE_FUTURE = getattr(
+    asyncio.tasks, "_ensure_future", asyncio.ensure_future
+).__code__  # 3.11 has one behind the other
 _AS_COMPLETED = {"as_completed", "_AsCompletedIterator"}
 
 
@@ -238,7 +251,8 @@ def _called_by_as_completed() -> bool:
 
 def _forbid(name: str, instead: str) -> None:
     def refuse(self: WorkflowLoop, *args: Any, **kwargs: Any) -> NoReturn:
-        raise NotInWorkflowError(f"loop.{name} does not work inside a workflow, because it could not be replayed: {instead}")
+        problem = f"loop.{name} does not work inside a workflow, because it could not be replayed"
+        raise NotInWorkflowError(f"{problem}: {instead}")
 
     refuse.__name__ = name
     setattr(WorkflowLoop, name, refuse)
@@ -253,11 +267,12 @@ for _name, _instead in {
     "stop": "return from the workflow instead",
     **dict.fromkeys(
         (
-            "getaddrinfo", "getnameinfo", "create_connection", "create_server", "start_tls", "sendfile", "sock_sendfile",
-            "create_unix_connection", "create_unix_server", "connect_accepted_socket", "create_datagram_endpoint",
-            "connect_read_pipe", "connect_write_pipe", "subprocess_shell", "subprocess_exec", "add_reader", "remove_reader",
-            "add_writer", "remove_writer", "sock_recv", "sock_recv_into", "sock_recvfrom", "sock_sendall", "sock_sendto",
-            "sock_connect", "sock_accept", "add_signal_handler", "remove_signal_handler",
+            "getaddrinfo", "getnameinfo", "create_connection", "create_server", "start_tls", "sendfile",
+            "sock_sendfile", "create_unix_connection", "create_unix_server", "connect_accepted_socket",
+            "create_datagram_endpoint", "connect_read_pipe", "connect_write_pipe", "subprocess_shell",
+            "subprocess_exec", "add_reader", "remove_reader", "add_writer", "remove_writer", "sock_recv",
+            "sock_recv_into", "sock_recvfrom", "sock_sendall", "sock_sendto", "sock_connect", "sock_accept",
+            "add_signal_handler", "remove_signal_handler",
         ),
         _ACTIVITY,
     ),

@@ -1,4 +1,5 @@
-"""Mailbox: signals that have come and those who wait for them, in order. Nothing here is durable; replay rebuilds it."""
+"""Mailbox: signals that have come and those who wait for them, in order. Nothing here is durable; replay rebuilds
+it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Execution: one run's workflow code, brought to where its history says it is.
 
-An execution is a fold over events: each one is applied and the loop drained before the next, so how events were grouped into
-commits makes no difference. The outcome after any event is a closed union; who owns the lease, the clock and the store is not
-known here.
+An execution is a fold over events: each one is applied and the loop drained before the next, so how events were
+grouped into commits makes no difference. The outcome after any event is a closed union; who owns the lease, the clock
+and the store is not known here.
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ class Execution:
         self._started = started
         self._cancel: CancelRequested | None = None
         self.journal = Journal(history)
-        self._loop = WorkflowLoop(self.journal, now=timestamp(started.at), on_error=self._log_unhandled)
+        self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
+            self.journal, now=timestamp(started.at), on_error=self._log_unhandled
+        )
         self._context = WorkflowContext(
             facts,
             codec.decode(started.input),
@@ -116,11 +118,13 @@ class Execution:
         self._replay(definition, history)
 
     def _replay(self, definition: WorkflowDefinition[Any], history: Sequence[Event]) -> None:
-        # What the code says after the last event that moved it has not been said before, unless the run was let go since.
+        # What the code says after the last event that moved it has not been said before, unless the run was let go
+        # since.
         moving = [i for i, event in enumerate(history) if not isinstance(event, _NOTED)]
         self._context.logger.silent = moving[-1] != 0 or len(history) > 1
         with self._loop.running():
-            self._root = self._loop.create_task(definition.call(self._context, self._context.input_data), name="workflow")
+            root = definition.call(self._context, self._context.input_data)
+            self._root = self._loop.create_task(root, name="workflow")
             self._drain()
             for i, event in enumerate(history[1:], start=1):
                 if i == len(history) - 1 and i == moving[-1]:

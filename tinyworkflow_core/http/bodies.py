@@ -14,6 +14,8 @@ from .problems import HttpProblem
 MAX_BODY_BYTES = 1024 * 1024
 MAX_NESTING = 100
 """Levels of arrays and objects: far under what makes a parser, the codec or a reader run out of stack."""
+MAX_ERRORS = 20
+"""Of a body that is wrong in many places so many are told."""
 
 M = TypeVar("M", bound="Fields")
 
@@ -71,10 +73,13 @@ def check(model: type[M], data: object, place: str) -> M:
         return model.model_validate(data)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        errors = [{"loc": [place, *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in found]
+        errors = [
+            {"loc": [place, *map(_short, one["loc"])], "msg": one["msg"], "type": one["type"]}
+            for one in found[:MAX_ERRORS]
+        ]
         first = errors[0]
         where = ".".join(str(part) for part in first["loc"])
-        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         detail = f"{where}: {first['msg']}{more}"
         raise HttpProblem(422, detail, kind="invalid-request", errors=errors) from None
 
@@ -90,6 +95,10 @@ def header_of(request: Request, name: str, *, most: int = 255) -> str | None:
 def lower_headers(request: Request) -> Mapping[str, str]:
     """All headers by lower-cased name; of one that comes several times the last."""
     return {name.lower(): value for name, value in request.headers.items()}
+
+
+def _short(part: str | int) -> str | int:
+    return part if isinstance(part, int) else part[:100]
 
 
 def _no_constant(name: str) -> NoReturn:

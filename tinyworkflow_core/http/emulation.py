@@ -1,13 +1,16 @@
 """Local emulation: what a platform of functions does besides calling them, done by the process itself.
 
 On the platform a scheduler ticks and a queue calls the worker. On one's own machine the process works on runs itself,
-from its first request on; and a server process that was just forked makes that request itself, to its /healthz.
+from its first request on; and a server process that was just forked makes that request itself, to its /healthz. When it
+is told to stop it first lets go of the runs in hand.
 """
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import os
+import signal
 import sys
 import threading
 import time
@@ -21,6 +24,9 @@ from ..dispatchers.local import LocalDispatcher
 DEFAULT_PORT = 8080
 _GIVE_UP_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05
+_LET_GO_SECONDS = 5.0
+_forked = False
+"""Whether this process is a server's own child, whose signals may be ours to handle."""
 
 
 def is_local(environ: Mapping[str, str] = os.environ) -> bool:
@@ -40,6 +46,8 @@ class WorksItself:
         if scope["type"] == "http" and not self._started and is_local():
             if isinstance(self._core.dispatcher, LocalDispatcher):
                 await self._core.start_worker()
+                if _forked:
+                    _let_go_at_sigterm(self._core)
             self._started = True
         await self._app(scope, receive, send)
 
@@ -54,7 +62,9 @@ def wake_after_fork() -> None:
     parent = os.getpid()
 
     def in_child() -> None:
-        if os.getppid() == parent:  # and not something that the server's own child forks
+        global _forked  # noqa: PLW0603  # a fork has no other place for what is true of a process
+        _forked = os.getppid() == parent  # and not something that the server's own child forks
+        if _forked:
             threading.Thread(target=_call_healthz, args=(port_of(sys.argv),), name="wake", daemon=True).start()
 
     os.register_at_fork(after_in_child=in_child)
@@ -63,12 +73,32 @@ def wake_after_fork() -> None:
 def port_of(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> int:
     """The port that the server was told to listen at: by --port, else by PORT."""
     text = environ.get("PORT", "")
-    for name, value in zip(arguments, [*arguments[1:], ""], strict=True):
-        if name == "--port":
-            text = value
-        elif name.startswith("--port="):
-            text = name.partition("=")[2]
+    for position, argument in enumerate(arguments):
+        if argument == "--port":
+            text = "".join(arguments[position + 1 : position + 2])
+        elif argument.startswith("--port="):
+            text = argument.partition("=")[2]
     return int(text) if text.isdigit() else DEFAULT_PORT
+
+
+def _let_go_at_sigterm(core: App) -> None:
+    """At SIGTERM let go of the runs in hand, then pass the signal on: by that the server ends the process."""
+    loop = asyncio.get_running_loop()
+    servers_own = signal.getsignal(signal.SIGTERM)
+
+    async def let_go() -> None:
+        try:
+            async with asyncio.timeout(_LET_GO_SECONDS):
+                await core.stop_worker()
+                await core.dispatcher.close()
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, servers_own)
+        asyncio.run_coroutine_threadsafe(let_go(), loop)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _call_healthz(port: int) -> None:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -84,7 +85,7 @@ def answer_to(error: Exception, path: str) -> Response:
         "title": phrase if problem.kind is None else problem.kind.replace("-", " ").capitalize(),
         "status": problem.status,
         "detail": problem.detail,
-        "instance": path,
+        "instance": quote(path, safe="/:@!$&'()*+,;=~"),
     }
     if problem.run_id is not None:
         content["run_id"] = problem.run_id
@@ -95,7 +96,7 @@ def answer_to(error: Exception, path: str) -> Response:
 
 async def answer_http_exception(request: Request, error: Exception) -> Response:
     """For the framework's own errors: an unknown path, a method that a path does not have."""
-    return answer_to(error, request.url.path)
+    return answer_to(error, request.scope["path"])  # its url would be made with whatever Host was sent
 
 
 def _problem(error: Exception) -> HttpProblem:
