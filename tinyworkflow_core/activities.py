@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import Clock, seconds
-from .engine.commands import ActivityAttempt, ExecuteActivity
+from .engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity
 from .engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed
 from .errors import ConfigurationError, RetryAfter, SerializationError
 from .serialization import Codec, digest
@@ -117,17 +117,19 @@ class ActivityRunner:
         args, kwargs = self._arguments(command)
         activity = command.activity
         scope = asyncio.timeout(activity.timeout)
+        token = _current.set(context)
         try:
             async with scope:
-                _current.set(context)
                 fn = self._replaced.get(activity.name, activity.fn)
                 if inspect.iscoroutinefunction(fn):
                     return await fn(*args, **kwargs)
-                return await self._threads.run(lambda: fn(*args, **kwargs))
+                return await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancelled.set)
         except TimeoutError:
             if scope.expired():
                 raise TimeoutError(f"activity {activity.name!r} timed out after {activity.timeout:g} s") from None
             raise
+        finally:
+            _current.reset(token)
 
     def _arguments(self, command: ExecuteActivity) -> tuple[tuple[Any, ...], dict[str, Any]]:
         # An activity that changes an argument must not change the workflow's own value: no replay would repeat that.
@@ -184,8 +186,12 @@ class _Threads:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
 
-    async def run(self, fn: Callable[[], Any]) -> Any:
-        """Call `fn` in a thread, in a copy of the current context. Cancelling the wait leaves the thread to itself."""
+    async def run(self, fn: Callable[[], Any], *, on_cancel: Callable[[], None]) -> Any:
+        """Call `fn` in a thread, in a copy of the current context.
+
+        A thread cannot be stopped. When the call is withdrawn, `on_cancel` tells the function and its end is waited
+        for; any other cancellation (timeout, end of the process) leaves the thread to itself.
+        """
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Any] = loop.create_future()
         context = contextvars.copy_context()
@@ -195,8 +201,8 @@ class _Threads:
             error: BaseException | None = None
             try:
                 result = context.run(fn)
-            except StopIteration as stop:  # a Future refuses StopIteration
-                error = RuntimeError(f"the activity raised StopIteration: {stop}")
+            except (StopIteration, GeneratorExit) as stop:  # neither can be passed on through an await
+                error = RuntimeError(f"the activity raised {type(stop).__name__}: {stop}")
             except BaseException as raised:
                 error = raised
             try:
@@ -207,7 +213,15 @@ class _Threads:
         self._calls.put(call)
         if not self._idle.acquire(blocking=False):
             threading.Thread(target=self._work, name="tinyworkflow-activity", daemon=True).start()
-        return await ended
+        try:
+            return await asyncio.shield(ended)
+        except asyncio.CancelledError as cancelled:
+            on_cancel()
+            if cancelled.args == (WITHDRAWN,):
+                await asyncio.wait([ended])
+            raise
+        finally:
+            ended.add_done_callback(_ignore)
 
     def _work(self) -> None:
         while True:
@@ -220,6 +234,12 @@ class _Threads:
                 continue
             call()
             self._idle.release()
+
+
+def _ignore(future: asyncio.Future[Any]) -> None:
+    # The outcome of a call that nobody waits for any more is not worth a warning.
+    if not future.cancelled():
+        future.exception()
 
 
 def _end(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

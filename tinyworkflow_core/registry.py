@@ -167,8 +167,10 @@ def workflow(name: Any = None, *, version: int = 1) -> Any:
     def declare(fn: Callable[..., R]) -> WorkflowDefinition[R]:
         if not inspect.iscoroutinefunction(fn):
             raise DefinitionError(f"@workflow goes on an `async def` function, not on {fn!r}")
-        if not 1 <= len(inspect.signature(fn).parameters) <= 2:
-            raise DefinitionError(f"workflow {fn.__name__!r} takes the context and at most one input")
+        parameters = inspect.signature(fn).parameters.values()
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if not 1 <= len(parameters) <= 2 or any(one.kind not in positional for one in parameters):
+            raise DefinitionError(f"workflow {fn.__name__!r} takes the context and at most one input, by position")
         if not isinstance(version, int) or version < 1:
             raise DefinitionError(f"version of workflow {fn.__name__!r} must be a whole number from 1, not {version!r}")
         return WorkflowDefinition(fn=fn, name=name if isinstance(name, str) else fn.__name__, version=version)

@@ -32,7 +32,7 @@ T = TypeVar("T")
 START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 """Where virtual time begins unless told otherwise: a Thursday morning."""
 
-_MAX_CALLS = 100_000
+_MAX_CALLS = 10_000
 
 
 class SimulatedCrash(BaseException):

@@ -25,7 +25,7 @@ def test_sleep_gives_its_result(begin: Begin) -> None:
 
 
 def test_gather_gives_results_in_argument_order(begin: Begin) -> None:
-    async def gathered(ctx: WorkflowContext) -> list[Any]:
+    async def gathered(ctx: WorkflowContext) -> Any:
         return await asyncio.gather(ctx.execute_activity(inc, 1), asyncio.sleep(5, "slept"), ctx.wait_for_signal("go"))
 
     run = begin(gathered).signal("go", "went")

@@ -129,7 +129,7 @@ def test_workflow_code_sees_the_callers_context_variables_and_keeps_its_own_to_i
 
     def caller() -> tuple[Any, str]:
         request.set("caller")
-        with LiveRun(setting) as run:
+        with LiveRun(setting, always_replay=False) as run:
             request.set("later caller")
             run.complete(run.activities[0])
             return run.result, request.get()

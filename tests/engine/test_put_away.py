@@ -139,7 +139,7 @@ async def in_context_managers(ctx: WorkflowContext) -> str:
     return "done"
 
 
-async def in_tasks(ctx: WorkflowContext) -> list[str]:
+async def in_tasks(ctx: WorkflowContext) -> Any:
     return await asyncio.gather(with_finally(ctx), undoes_in_finally(ctx), catches_everything(ctx))
 
 
@@ -227,6 +227,19 @@ def test_a_step_that_the_code_forgets_to_await_is_still_warned_of(complaints: li
         gc.collect()
         assert len(complaints) == 1
         assert "was never awaited" in complaints[0]
+
+
+def test_steps_that_are_cancelled_before_they_begin_are_not_complained_of(begin: Begin, complaints: list[str]) -> None:
+    async def hasty(ctx: WorkflowContext) -> list[str]:
+        steps = [ctx.execute_activity(inc, 1), ctx.wait_for_signal("go"), ctx.wait_until(lambda: False), ctx.sleep(1)]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in steps]
+        for one in tasks:
+            one.cancel()
+        return [type(one).__name__ for one in await asyncio.gather(*tasks, return_exceptions=True)]
+
+    assert begin(hasty).result == ["CancelledError"] * 4
+    gc.collect()
+    assert complaints == []
 
 
 # --- async generators ------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ def test_with_the_hash_of_plain_tasks_the_order_would_differ(monkeypatch: pytest
 
 
 def test_with_the_hash_of_plain_coroutines_the_order_of_steps_would_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Step, "__hash__", object.__hash__)
+    monkeypatch.setattr(Step, "__hash__", lambda self: id(self) >> 4)
     assert len(orders(completed_steps, 100)) > 1
 
 

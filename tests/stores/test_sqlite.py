@@ -386,25 +386,29 @@ async def test_threads_start_with_the_first_use_and_end_with_close(path: str) ->
     await store.close()
     await store.close()
     await until(lambda: threads_of(path) == [])
+    assert os.listdir(os.path.dirname(path)) == ["runs.db"]  # the write-ahead log went into it
     with pytest.raises(StoreError, match="closed"):
         await store.get("run-1")
     await SqliteStore(path).close()  # one that was never used
 
 
-async def test_a_caller_that_stops_waiting_harms_nobody(store: SqliteStore) -> None:
+async def test_callers_that_stop_waiting_harm_nobody(store: SqliteStore) -> None:
     await make(store)
     lease = await take(store)
-    task = asyncio.create_task(store.commit(lease, Commit(sequence=1, events=(happened(1),))))
-    await asyncio.sleep(0)
+    commits = [Commit(sequence=number, events=(happened(number),)) for number in range(1, 21)]
+    tasks = [asyncio.create_task(store.commit(lease, commit)) for commit in commits]
+    await asyncio.sleep(0)  # so that all of them are queued
 
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    await store.commit(lease, Commit(sequence=2, events=(happened(2),)))
+    for task in tasks[::2]:
+        task.cancel()
+    async with asyncio.timeout(10):
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
 
+    assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes[::2])
+    assert all(outcome is None for outcome in outcomes[1::2])
     state = await store.load("run-1")
     assert state is not None
-    assert state.sequence == 2
+    assert state.sequence == 20  # what was queued has happened all the same
 
 
 def test_event_loops_in_several_threads_share_one_instance(path: str) -> None:
@@ -448,37 +452,65 @@ async def test_many_that_open_a_new_file_at_once_all_get_it(path: str) -> None:
         await store.close()
 
 
+async def test_a_new_file_that_somebody_else_is_writing_to_is_waited_for(path: str) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE theirs (x)")
+    other.execute("BEGIN IMMEDIATE")
+    store = SqliteStore(path)
+
+    making = asyncio.create_task(make(store))
+    await asyncio.sleep(0.05)  # so that the store has met the lock
+    other.execute("COMMIT")
+    other.close()
+    await making
+
+    await store.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str) -> None:
     store = SqliteStore(path)
-    asyncio.run(make(store, "parent-before"))
+    heard: list[str] = []
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads: that is the point
-        child = os.fork()
-    if child == 0:
-        try:
-            asyncio.run(asyncio.wait_for(make(store, "child"), 10))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+    async def begin() -> None:
+        store.subscribe(heard.append)
+        await make(store, "parent-before")
 
-    async def rest() -> list[str]:
+    async def go_on_in_the_child() -> None:
+        own: list[str] = []
+        store.subscribe(own.append)
+        await make(store, "child")
+        await until(lambda: own == ["child"])
+
+    async def go_on_in_the_parent() -> list[str]:
+        await until(lambda: "child" in heard)
         await make(store, "parent-after")
         runs = (await store.list(RunQuery())).items
         await store.close()
         return sorted(run.run_id for run in runs)
 
-    assert asyncio.run(rest()) == ["child", "parent-after", "parent-before"]
+    with asyncio.Runner() as runner:
+        runner.run(begin())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12 warns of forks beside threads: that is the point
+            child = os.fork()
+        if child == 0:
+            try:
+                asyncio.run(go_on_in_the_child())
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert runner.run(go_on_in_the_parent()) == ["child", "parent-after", "parent-before"]
 
 
 # --- wake-ups ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothing_else(path: str, in_memory: bool) ->
-None:
+async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothing_else(
+    path: str, in_memory: bool
+) -> None:
     store = SqliteStore(":memory:" if in_memory else path)
     heard: list[str] = []
     end = store.subscribe(heard.append)

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from ..errors import LeaseLost
-from .call import AdvanceSettings, Attention, Call, Progress, Surroundings
+from .call import Attention, Call
+from .surroundings import AdvanceSettings, Progress, Surroundings
 from .work import RunActivity
 
 __all__ = ["AdvanceSettings", "Advancer", "Progress", "RunActivity", "Surroundings"]
@@ -73,5 +74,8 @@ class Advancer:
             call.lost()
             _log.warning("lost the lease of %s", run_id, extra={"run_id": run_id})
             return Progress.LOST
+        except Exception:
+            call.failed()
+            raise
         finally:
             await call.put_away()

@@ -4,91 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import Any
 
-from ..clock import Clock
-from ..dispatcher import Advance, Dispatcher
+from ..dispatcher import Advance
 from ..engine.commands import ExecuteActivity, RequestApproval
 from ..engine.context import RunFacts
 from ..engine.history import (
     ActivityFailed,
-    ApprovalDecided,
     ApprovalWithdrawn,
+    CancelRequested,
     Event,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    SignalReceived,
 )
 from ..engine.replay import Blocked, Cancelled, Completed, Execution, Failed, Mismatch, Outcome
 from ..errors import (
-    LeaseLost,
     SerializationError,
-    StoreError,
-    StoreUnavailableError,
     TakeoverLimitError,
     UnknownWorkflowError,
 )
-from ..registry import Registry
-from ..serialization import Codec, Failure
-from ..store import Commit, Lease, OpenApproval, Release, RunState, Status, Store
-from .records import asked_for, how_many_fit, open_approval, received, recent_takeovers
-from .work import RunActivity, Work
+from ..serialization import Failure
+from ..store import Lease, OpenApproval, RunState, Status
+from .ledger import Ledger
+from .records import asked_for, delayed_start, how_many_fit, open_approval, received, recent_takeovers
+from .surroundings import Progress, Surroundings
+from .work import Work
 
 _log = logging.getLogger("tinyworkflow.advance")
 
 _CUT_OFF_SHARE = 0.8
 """An attempt that was cut off after this share of the call's time would be cut off every time: it counts as failed."""
-
-
-class Progress(Enum):
-    """How a call ended."""
-
-    CLOSED = "closed"
-    """The run has ended, in this call or before."""
-    RELEASED = "released"
-    """The run waits: for a timer, a signal, a decision, a retry, or for a person who must act (parked)."""
-    CONTINUES = "continues"
-    """The call's time was up; another has been dispatched."""
-    BUSY = "busy"
-    """Somebody else holds the run, and will see whatever it was called for."""
-    LOST = "lost"
-    """Somebody else took the run from this call."""
-    UNKNOWN = "unknown"
-    """There is no such run."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdvanceSettings:
-    """Times and bounds of a call; durations in seconds."""
-
-    lease_seconds: float = 30.0
-    """How long a holder that falls silent keeps a run from the others. Renewed at a third."""
-    patience_seconds: float = 1.0
-    """A timer or retry due sooner than this is waited for inside the call; for a later one the run is let go."""
-    max_takeovers: int = 5
-    """So many deaths of its holder in a row, without an event between them, fail the run."""
-    parked_retry_seconds: float = 300.0
-    """How often a parked run is tried again by itself, for the case that fitting code has been deployed."""
-    messages_per_commit: int = 200
-    always_replay: bool = False
-    """Rebuild the execution from the stored history before every step, as a test of determinism."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Surroundings:
-    """What a call works with."""
-
-    store: Store
-    dispatcher: Dispatcher
-    registry: Registry
-    codec: Codec
-    clock: Clock
-    run_activity: RunActivity
-    settings: AdvanceSettings
 
 
 class Attention:
@@ -140,27 +89,26 @@ class Call:
         self._store = around.store
         self._clock = around.clock
         self._settings = around.settings
-        self._lease = lease
-        self._run = state.run
-        self._history = list(state.history)
-        self._sequence = state.sequence
+        self._ledger = Ledger(
+            around.store, lease, state, clock=around.clock, lease_seconds=around.settings.lease_seconds
+        )
+        self._run_id = state.run.run_id
         self._inbox = list(state.inbox)
         self._attention = attention
         self._deadline = deadline
-        self._began = self._last_renewed = self._clock.now()
-        self._renew_at = self._began + timedelta(seconds=self._settings.lease_seconds / 3)
-        self._over = False
+        self._began = self._clock.now()
+        self._goes_on_after = timedelta(0)
         self._execution: Execution
         self._work: Work | None = None
 
     async def run(self) -> Progress:
         """Until the run ends, waits, or this call's time is up."""
-        takeovers = recent_takeovers(self._history)
+        takeovers = recent_takeovers(self._ledger.history)
         if takeovers > self._settings.max_takeovers:
             message = f"the function died {takeovers} times in a row while it held this run, without finishing a step"
             return await self._close(Failed(error=self._around.codec.failure(TakeoverLimitError(message))))
-        starts_at = self._history[0].at if len(self._history) == 1 else self._began
-        if starts_at > self._began:
+        starts_at = delayed_start(self._ledger.run, self._ledger.history)
+        if starts_at is not None and starts_at > self._began:
             return await self._wait_for_start(starts_at)
         try:
             return await self._run_code()
@@ -170,8 +118,8 @@ class Call:
     async def _run_code(self) -> Progress:
         outcome = self._rebuild()
         self._work = work = Work(
-            run_id=self._run.run_id,
-            generation=self._run.generation,
+            run_id=self._run_id,
+            generation=self._ledger.run.generation,
             journal=self._execution.journal,
             run_activity=self._around.run_activity,
             codec=self._around.codec,
@@ -192,31 +140,37 @@ class Call:
             outcome = await self._take(ready, work)
 
     async def _wait_for_start(self, starts_at: datetime) -> Progress:
-        """Somebody woke a run whose start is delayed: leave everything as it is."""
-        await self._commit([], release=Release(status=Status.PENDING, wake_at=starts_at, **self._kept()))
-        self._over = self._attention.aside = True
-        await self._around.dispatcher.dispatch(Advance(run_id=self._run.run_id), at=starts_at)
+        """Somebody woke a run whose start is delayed: note what they said and leave it waiting, unless they cancel
+        it."""
+        seen = {event.message_id for event in self._ledger.history if isinstance(event, SignalReceived)}
+        ready = self._from_inbox(self._clock.now(), seen=seen, position=0)
+        events = [one.event for one in ready if one.event is not None]
+        consumed = tuple(one.message_id for one in ready if one.message_id is not None)
+        cancel = next((event for event in events if isinstance(event, CancelRequested)), None)
+        if cancel is not None:
+            return await self._close(Cancelled(reason=cancel.reason), before=events, consumed=consumed)
+        release = self._ledger.release(Status.PENDING, wake_at=starts_at)
+        await self._ledger.write(events, consumed=consumed, release=release)
+        await self._around.dispatcher.dispatch(Advance(run_id=self._run_id), at=starts_at)
         return Progress.RELEASED
 
     def lost(self) -> None:
         """Somebody else holds the run: there is nothing to let go of."""
-        self._over = True
+        self._ledger.closed = True
+
+    def failed(self) -> None:
+        """The call broke for a reason of its own: whoever comes next should not come at once."""
+        self._goes_on_after = timedelta(seconds=self._settings.lease_seconds)
 
     async def put_away(self) -> None:
-        """End what is still running and drop the execution; a call that failed unexpectedly lets go of its lease."""
+        """End what is still running and drop the execution; a call that was broken off lets go of its lease."""
         if self._work is not None:
             await self._work.stop()
             self._execution.close()
-        if self._over:
-            return
-        release = Release(status=Status.PENDING, wake_at=self._clock.now(), **self._kept())
-        try:
-            await self._store.commit(self._lease, Commit(sequence=self._sequence, release=release))
-        except (LeaseLost, StoreError):
-            pass  # the lease runs out by itself
+        await self._ledger.give_up(self._clock.now() + self._goes_on_after)
 
     def _rebuild(self) -> Outcome:
-        run = self._run
+        run = self._ledger.run
         definition = self._around.registry.workflow(run.name, run.version)
         facts = RunFacts(
             run_id=run.run_id,
@@ -227,7 +181,7 @@ class Call:
             parent_run_id=run.parent_run_id,
             retry_count=run.retry_count,
         )
-        self._execution = Execution(definition, self._history, facts=facts, codec=self._around.codec)
+        self._execution = Execution(definition, self._ledger.history, facts=facts, codec=self._around.codec)
         return self._execution.outcome
 
     # --- waiting ------------------------------------------------------------------------------
@@ -235,14 +189,15 @@ class Call:
     async def _next(self, work: Work) -> list[_Ready] | None:
         """What has happened, as soon as anything has. None: nothing will soon, or the call's time is up."""
         while True:
-            await self._renew_if_due()
             now = self._clock.now()
+            if await self._ledger.renew_if_due(now):
+                self._attention.messages = True
             due = work.next_wake()
             # A decision that was accepted before its time ran out has to win over the timer that says so.
-            deciding = due is not None and due <= now and bool(self._run.open_approvals)
+            deciding = due is not None and due <= now and bool(self._ledger.run.open_approvals)
             if self._attention.messages or deciding:
                 self._attention.messages = False
-                self._inbox = list(await self._store.inbox(self._run.run_id))
+                self._inbox = list(await self._store.inbox(self._run_id))
             if ready := self._ready(work, now):
                 return ready
             if self._deadline is not None and now >= self._deadline:
@@ -252,7 +207,7 @@ class Call:
             if not work.is_running and (until_due is None or until_due > self._settings.patience_seconds):
                 return None
             await self._show_new_approvals()
-            waits = [until_due, (self._renew_at - now).total_seconds()]
+            waits = [until_due, (self._ledger.renew_at - now).total_seconds()]
             if self._deadline is not None:
                 waits.append((self._deadline - now).total_seconds())
             await self._attention.wait(min(one for one in waits if one is not None))
@@ -262,7 +217,7 @@ class Call:
         document."""
         if work.broken is not None:
             raise work.broken
-        ready = self._from_inbox(now)
+        ready = self._from_inbox(now, seen=self._execution.seen, position=self._execution.journal.position)
         work.start_due(now)
         ready += [_Ready(event) for event in work.ended]
         fit = how_many_fit([one.event for one in ready], self._store.max_event_bytes)
@@ -274,35 +229,20 @@ class Call:
                 work.ended.append(one.event)
         return ready[:fit]
 
-    def _from_inbox(self, now: datetime) -> list[_Ready]:
+    def _from_inbox(self, now: datetime, *, seen: Set[str], position: int) -> list[_Ready]:
         limit = self._settings.messages_per_commit
         taken, left = self._inbox[:limit], self._inbox[limit:]
         self._attention.messages = bool(left) or self._attention.messages
         self._inbox = []
-        seen = set(self._execution.seen) if taken else set()
+        new: set[str] = set()
         ready = []
         for message in taken:
             event = None
-            if message.id not in seen:
-                position = self._execution.journal.position
-                event = received(message, now=now, generation=self._run.generation, position=position)
-            seen.add(message.id)
+            if message.id not in seen and message.id not in new:
+                event = received(message, now=now, generation=self._ledger.run.generation, position=position)
+            new.add(message.id)
             ready.append(_Ready(event, message.id))
         return ready
-
-    async def _renew_if_due(self) -> None:
-        now = self._clock.now()
-        if now < self._renew_at:
-            return
-        ttl = timedelta(seconds=self._settings.lease_seconds)
-        try:
-            if await self._store.renew(self._lease, now=now, ttl=ttl):
-                self._attention.messages = True
-            self._last_renewed, self._renew_at = now, now + ttl / 3
-        except StoreUnavailableError:
-            if now >= self._last_renewed + ttl * 2 / 3:  # stop while the lease is still surely ours
-                raise
-            self._renew_at = now + min(ttl / 30, timedelta(seconds=1))
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -311,7 +251,7 @@ class Call:
         events = [one.event for one in ready if one.event is not None]
         consumed = tuple(one.message_id for one in ready if one.message_id is not None)
         written = [*events, *self._withdrawn_approvals()]
-        await self._commit(written, consumed=consumed, release=self._approvals_closed_by(written))
+        await self._ledger.write(written, consumed=consumed, release=self._ledger.approvals_closed_by(written))
         if self._settings.always_replay:
             self._execution.close()
             outcome = self._rebuild()
@@ -323,29 +263,6 @@ class Call:
                 work.retry_later(event)
         return outcome
 
-    async def _commit(
-        self, events: Sequence[Event], *, consumed: tuple[str, ...] = (), release: Release | None = None
-    ) -> None:
-        while len(events) > (fit := how_many_fit(events, self._store.max_event_bytes)):
-            await self._commit_one(Commit(sequence=self._sequence + 1, events=tuple(events[:fit])))
-            events = events[fit:]
-        await self._commit_one(
-            Commit(sequence=self._sequence + 1, events=tuple(events), consumed=consumed, release=release)
-        )
-
-    async def _commit_one(self, commit: Commit) -> None:
-        for pause in (0.05, 0.2, 1.0, None):
-            try:
-                await self._store.commit(self._lease, commit)
-                break
-            except StoreUnavailableError:
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)  # the same commit again: the store can tell whether it was written
-        if commit.events:
-            self._sequence += 1
-            self._history += commit.events
-
     async def _show_new_approvals(self) -> None:
         """Make approvals that were asked for visible while activities are still at work."""
         pending = self._execution.journal.open.values()
@@ -354,19 +271,9 @@ class Call:
             return
         now = self._clock.now()
         events = [event for one in new if (event := asked_for(one, now)) is not None]
-        self._run = replace(self._run, open_approvals=self._open_approvals())
-        await self._commit(events, release=Release(status=Status.RUNNING, keep_lease=True, **self._kept()))
+        self._ledger.show_approvals(self._open_approvals())
+        await self._ledger.write(events, release=self._ledger.release(Status.RUNNING, keep_lease=True))
         self._execution.step(events)
-
-    def _approvals_closed_by(self, events: Sequence[Event]) -> Release | None:
-        """The change of the record that goes with a decision: in the same write that takes the message out of the
-        inbox, so that nobody can decide a second time in between."""
-        closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
-        left = tuple(one for one in self._run.open_approvals if one.id not in closed)
-        if len(left) == len(self._run.open_approvals):
-            return None
-        self._run = replace(self._run, open_approvals=left)
-        return Release(status=Status.RUNNING, keep_lease=True, **self._kept())
 
     async def _let_go(self, work: Work) -> Progress:
         """Record what the run waits for, release it, and ask for the call that goes on."""
@@ -382,12 +289,11 @@ class Call:
         retrying = any(one.retry_at is not None for one in pending)
         status = Status.PAUSED if approvals else Status.RETRYING if retrying else Status.WAITING
         wake_at = now if goes_on else work.next_wake()
-        self._run = replace(self._run, open_approvals=approvals)
-        release = Release(status=Status.PENDING if goes_on else status, wake_at=wake_at, **self._kept())
-        await self._commit([*records, *self._withdrawn_approvals()], release=release)
-        self._over = True
+        self._ledger.show_approvals(approvals)
+        release = self._ledger.release(Status.PENDING if goes_on else status, wake_at=wake_at)
+        await self._ledger.write([*records, *self._withdrawn_approvals()], release=release)
         if wake_at is not None:
-            await self._around.dispatcher.dispatch(Advance(run_id=self._run.run_id), at=None if goes_on else wake_at)
+            await self._around.dispatcher.dispatch(Advance(run_id=self._run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
 
     def _failed_by_deadline(self, cut_off: dict[int, datetime], now: datetime) -> list[Event]:
@@ -416,7 +322,13 @@ class Call:
             )
         return events
 
-    async def _close(self, outcome: Completed | Failed | Cancelled) -> Progress:
+    async def _close(
+        self,
+        outcome: Completed | Failed | Cancelled,
+        *,
+        before: Sequence[Event] = (),
+        consumed: tuple[str, ...] = (),
+    ) -> Progress:
         if self._work is not None:
             await self._work.stop()
         now = self._clock.now()
@@ -430,36 +342,26 @@ class Call:
                 event, status = RunFailed(at=now, error=error), Status.FAILED
             case Cancelled(reason=reason):
                 event, status = RunCancelled(at=now, reason=reason), Status.CANCELLED
-        self._run = replace(self._run, open_approvals=())
-        release = Release(status=status, output=output, error=error, closed_at=now, **self._kept())
-        await self._commit([event], release=release)
-        self._over = True
+        self._ledger.show_approvals(())
+        release = self._ledger.release(status, output=output, error=error, closed_at=now)
+        await self._ledger.write([*before, event], consumed=consumed, release=release)
         return Progress.CLOSED
 
     async def _park(self, problem: str) -> Progress:
         """Put the run aside, whole, until code that fits is deployed or a person acts."""
         if self._work is not None:
             await self._work.stop()
-        run_id = self._run.run_id
+        run_id = self._run_id
         _log.error("run %s is parked: %s", run_id, problem, extra={"run_id": run_id})
         wake_at = self._clock.now() + timedelta(seconds=self._settings.parked_retry_seconds)
-        await self._commit([], release=Release(status=Status.PARKED, wake_at=wake_at, problem=problem, **self._kept()))
-        self._over = self._attention.aside = True
+        await self._ledger.write([], release=self._ledger.release(Status.PARKED, wake_at=wake_at, problem=problem))
+        self._attention.aside = True
         return Progress.RELEASED
 
     # --- small parts --------------------------------------------------------------------------
 
-    def _kept(self) -> dict[str, Any]:
-        """The parts of the record that a release has to repeat."""
-        run = self._run
-        return {
-            "open_approvals": run.open_approvals,
-            "custom_status": run.custom_status,
-            "retry_count": run.retry_count,
-        }
-
     def _open_approvals(self) -> tuple[OpenApproval, ...]:
-        known = {one.id: one for one in self._run.open_approvals}
+        known = {one.id: one for one in self._ledger.run.open_approvals}
         commands = [p.command for p in self._execution.journal.open.values() if isinstance(p.command, RequestApproval)]
         return tuple(known.get(one.id) or open_approval(one, self._clock.now()) for one in commands)
 

@@ -18,7 +18,7 @@ from ..engine.history import (
 )
 from ..engine.journal import Pending
 from ..serialization import stored_size
-from ..store import Message, MessageKind, OpenApproval
+from ..store import Message, MessageKind, OpenApproval, Run
 
 _EVENT_OVERHEAD = 400
 """Bytes of an event's JSON besides its values: names, times, ids."""
@@ -81,6 +81,13 @@ def received(message: Message, *, now: datetime, generation: int, position: int)
                 comment=body.get("comment"),
                 data=body.get("data", "null"),
             )
+
+
+def delayed_start(run: Run, history: Sequence[Event]) -> datetime | None:
+    """When a run that has not begun yet is to begin; None when it may begin, or has."""
+    begun = any(not isinstance(event, LeaseTaken | SignalReceived) for event in history[1:])
+    # Compared with the starter's own clock, so that one that is wrong delays nothing.
+    return history[0].at if history and not begun and history[0].at > run.created_at else None
 
 
 def recent_takeovers(history: Sequence[Event]) -> int:

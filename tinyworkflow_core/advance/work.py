@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from ..clock import Clock
-from ..engine.commands import ActivityAttempt, ExecuteActivity, RunSideEffect, StartTimer
+from ..engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity, RunSideEffect, StartTimer
 from ..engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed, Event, SideEffectRecorded, TimerFired
 from ..engine.journal import Journal, Pending
 from ..serialization import Codec
@@ -69,7 +69,7 @@ class Work:
         for command_id in withdrawn:
             if (task := self._running.get(command_id)) is not None:
                 if not task.cancelling():
-                    task.cancel()
+                    task.cancel(WITHDRAWN)
             elif (pending := journal.open.get(command_id)) is not None and not self._has_ended(command_id):
                 self.ended.append(self._withdrawn(pending))
 
@@ -133,6 +133,8 @@ class Work:
                 heapq.heappush(self._wakes, (due, command_id))
             case ExecuteActivity() if pending.retry_at is not None:
                 heapq.heappush(self._wakes, (pending.retry_at, command_id))
+            case ExecuteActivity() | RunSideEffect() if self._stopping:
+                pass
             case ExecuteActivity() as command:
                 attempt = ActivityAttempt(
                     run_id=self._run_id,

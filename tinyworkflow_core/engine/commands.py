@@ -19,6 +19,10 @@ LISTED_INPUT_CHARACTERS = 4096
 """Arguments up to this size are kept in the history for people to read; longer ones only as their digest."""
 
 
+WITHDRAWN = "withdrawn"
+"""The message of the cancellation by which a workflow withdraws an activity, in contrast to a call that is cut off."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExecuteActivity:
     """Run an activity with its retries until it succeeds, fails for good or is withdrawn."""

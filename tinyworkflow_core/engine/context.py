@@ -74,16 +74,19 @@ class Step(Coroutine[Any, Any, R]):
     asyncio.as_completed and user code put awaitables into sets; a plain coroutine's place there depends on its address.
     """
 
-    __slots__ = ("_coro", "_number")
+    __slots__ = ("_awaited", "_coro", "_journal", "_number")
 
-    def __init__(self, coro: Coroutine[Any, Any, R], number: int) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, R], number: int, journal: Journal) -> None:
         self._coro = coro
         self._number = number
+        self._journal = journal
+        self._awaited = False
 
     def __hash__(self) -> int:
         return self._number
 
     def __await__(self) -> Generator[Any, Any, R]:
+        self._awaited = True
         return self._coro.__await__()
 
     def send(self, value: Any) -> Any:
@@ -94,6 +97,10 @@ class Step(Coroutine[Any, Any, R]):
 
     def close(self) -> None:
         self._coro.close()
+
+    def __del__(self) -> None:
+        if self._journal.closed and not self._awaited:  # not forgotten: the run was put away before it came to it
+            self._coro.close()
 
 
 class WorkflowContext:
@@ -164,7 +171,7 @@ class WorkflowContext:
         Raises what the activity raised once its retries are used up; asyncio.CancelledError when the step is cancelled,
         after what was running has ended.
         """
-        return self._step(self._activity(fn, args, kwargs, None))
+        return self._step(self._activity(fn, args, kwargs))
 
     def execute_parallel(self, *calls: tuple[Any, ...]) -> Step[list[Any]]:
         """Several activities at once: `(fn, args, kwargs)` each (args and kwargs may be left out). Results in
@@ -174,14 +181,21 @@ class WorkflowContext:
         """
         return self._step(self._parallel([_call(one) for one in calls]))
 
-    async def _activity(self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], group: int | None) -> Any:
+    async def _activity(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        command_id: int | None = None,
+        group: int | None = None,
+    ) -> Any:
         definition = _definition(fn)
         try:
             text = self._codec.encode([list(args), kwargs] if kwargs else [list(args)])
         except SerializationError as error:
             raise SerializationError(f"arguments of activity {definition.name!r}: {error}") from None
         command = ExecuteActivity(
-            id=self._journal.next_id(),
+            id=command_id or self._journal.next_id(),
             activity=definition,
             args=args,
             kwargs=kwargs,
@@ -203,8 +217,8 @@ class WorkflowContext:
         if not calls:
             return []
         loop = asyncio.get_running_loop()
-        group = self._journal.position + 1  # the id of its first activity
-        tasks = [loop.create_task(self._activity(fn, args, kwargs, group)) for fn, args, kwargs in calls]
+        ids = [self._journal.next_id() for _ in calls]  # now: other tasks may ask for something before these begin
+        tasks = [loop.create_task(self._activity(*call, one, ids[0])) for one, call in zip(ids, calls, strict=True)]
         try:
             _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             failed = next((one for one in tasks if one.done() and (one.cancelled() or one.exception())), None)
@@ -278,7 +292,7 @@ class WorkflowContext:
 
         Raises TimeoutError when none has come within `timeout`.
         """
-        return self._step(self._within(timeout, self._mailbox.wait(name)))
+        return self._step(self._within(timeout, self._mailbox.wait, name))
 
     def on_signal(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Call `handler(payload)` for every signal of that name, also for those that came before. An async handler runs
@@ -288,7 +302,7 @@ class WorkflowContext:
 
     def wait_until(self, predicate: Callable[[], Any], timeout: Duration | None = None) -> Step[None]:
         """Wait until `predicate()` is true; it is asked again after every event. TimeoutError after `timeout`."""
-        return self._step(self._within(timeout, self._until(predicate)))
+        return self._step(self._within(timeout, self._until, predicate))
 
     async def _until(self, predicate: Callable[[], Any]) -> None:
         if predicate():
@@ -337,7 +351,7 @@ class WorkflowContext:
             form=None if form is None else self._codec.encode(form.model_json_schema()),
             expires_at=None if timeout is None else self.now() + timedelta(seconds=seconds(timeout)),
         )
-        event = await self._within(timeout, self._decided(command))
+        event = await self._within(timeout, self._decided, command)
         data = self._codec.decode(event.data)
         return Approval(approved=event.approved, by=event.by, comment=event.comment, data=data, at=event.at)
 
@@ -385,13 +399,13 @@ class WorkflowContext:
                 wake.set_exception(error)
 
     def _step(self, coro: Coroutine[Any, Any, R]) -> Step[R]:
-        return Step(coro, self._next_number())
+        return Step(coro, self._next_number(), self._journal)
 
-    async def _within(self, timeout: Duration | None, coro: Coroutine[Any, Any, R]) -> R:
+    async def _within(self, timeout: Duration | None, wait: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:
         if timeout is None:
-            return await coro
+            return await wait(*args)
         async with asyncio.timeout(seconds(timeout)):
-            return await coro
+            return await wait(*args)
 
 
 class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):

@@ -74,12 +74,12 @@ class Journal:
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
         self.refuse_when_closed()
-        self._last_id += 1
+        if not self.closed:
+            self._last_id += 1
         return self._last_id
 
     def refuse_when_closed(self) -> None:
-        """Raise Suspended when this execution was put away. Code that goes on asking whatever is raised is left
-        waiting."""
+        """Raise Suspended when this execution was put away. Code that goes on asking all the same is left waiting."""
         if self.closed and self._refused < _REFUSALS:
             self._refused += 1
             raise Suspended
@@ -183,8 +183,7 @@ def is_users(frame: FrameType) -> bool:
 
 
 def _user_line() -> str:
-    """file:line of the code that is asking: the nearest frame of the user's; empty for a step that is a task of its
-    own."""
+    """file:line of the code that is asking: the nearest frame of the user's; empty for a step run as a task."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _CALLBACK:
         if is_users(frame):

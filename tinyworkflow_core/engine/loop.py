@@ -78,7 +78,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._number = 0
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 64
-        self._generators: list[AsyncGenerator[Any, Any]] = []
+        self._generators: list[Any] = []
+        self._prune_generators_at = 64
 
     def next_number(self) -> int:
         """The next number for a task, future or step of this run."""
@@ -87,13 +88,15 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     # --- stepping, for the owner --------------------------------------------------------------
 
-    def drain(self) -> None:
-        """Run callbacks in order until none is ready; only inside `running()`.
+    def drain(self, when_at_rest: Callable[[], None]) -> None:
+        """Run callbacks in order until none is ready, not even after `when_at_rest()`; only inside `running()`.
 
         Raises NotInWorkflowError when they never come to rest.
         """
         ready = self._ready
         for _ in range(MAX_CALLBACKS_PER_DRAIN):
+            if not ready:
+                when_at_rest()
             if not ready or self._journal.mismatch is not None:
                 return
             handle = ready.popleft()
@@ -110,14 +113,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         with self.running():
             for task in self._tasks:  # what wakes may add tasks, which never start
                 if not task.done():
+                    asyncio._enter_task(self, task)  # TaskGroup and timeout refuse to begin where there is none
                     _close(task.get_coro())
+                    asyncio._leave_task(self, task)
         self._tasks.clear()
         self._generators.clear()
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether nothing is ready to run."""
-        return not self._ready
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -130,7 +130,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         asyncio._set_running_loop(self)
         # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs,
         # and might ask for things then: keep each one alive as long as the run is here.
-        sys.set_asyncgen_hooks(firstiter=self._generators.append, finalizer=lambda generator: None)
+        sys.set_asyncgen_hooks(firstiter=self._keep, finalizer=lambda generator: None)
         try:
             yield
         finally:
@@ -138,6 +138,12 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             asyncio._set_running_loop(outer)
             if outer is not None and task is not None:
                 asyncio._enter_task(outer, task)
+
+    def _keep(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if len(self._generators) >= self._prune_generators_at:
+            self._generators = [one for one in self._generators if one.ag_frame is not None]
+            self._prune_generators_at = 2 * len(self._generators) + 64
+        self._generators.append(generator)
 
     # --- what asyncio asks of a loop ----------------------------------------------------------
 
@@ -195,11 +201,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         except Suspended:
             coro.close()
             raise
-        if (
-            sys._getframe(1).f_code is _ENSURE_FUTURE
-            and type(coro).__hash__ is object.__hash__
-            and _called_by_as_completed()
-        ):
+        if sys._getframe(1).f_code is _ENSURE_FUTURE and _hashed_by_address(coro) and _called_by_as_completed():
             coro.close()
             raise NotInWorkflowError(
                 "asyncio.as_completed starts bare coroutines in the order of their memory addresses, which no replay "
@@ -224,18 +226,20 @@ def _close(coro: Any) -> None:
     for _ in range(_CLOSE_ATTEMPTS):
         try:
             coro.close()
-        except (
-            BaseException
-        ):  # a `finally` that awaits makes this a RuntimeError and leaves the coroutine suspended further on
-            continue
-        return
+            return
+        except BaseException:
+            pass  # a `finally` that awaits makes this a RuntimeError, and leaves the coroutine suspended further on
     _unending.append(coro)
 
 
-_ENSURE_FUTURE = getattr(
-    asyncio.tasks, "_ensure_future", asyncio.ensure_future
-).__code__  # 3.11 has one behind the other
+# In 3.11 there is one behind the other.
+_ENSURE_FUTURE = getattr(asyncio.tasks, "_ensure_future", asyncio.ensure_future).__code__
 _AS_COMPLETED = {"as_completed", "_AsCompletedIterator"}
+
+
+def _hashed_by_address(coro: Any) -> bool:
+    cls: Any = type(coro)
+    return cls.__hash__ is object.__hash__
 
 
 def _called_by_as_completed() -> bool:
@@ -271,8 +275,8 @@ for _name, _instead in {
             "sock_sendfile", "create_unix_connection", "create_unix_server", "connect_accepted_socket",
             "create_datagram_endpoint", "connect_read_pipe", "connect_write_pipe", "subprocess_shell",
             "subprocess_exec", "add_reader", "remove_reader", "add_writer", "remove_writer", "sock_recv",
-            "sock_recv_into", "sock_recvfrom", "sock_sendall", "sock_sendto", "sock_connect", "sock_accept",
-            "add_signal_handler", "remove_signal_handler",
+            "sock_recv_into", "sock_recvfrom", "sock_recvfrom_into", "sock_sendall", "sock_sendto", "sock_connect",
+            "sock_accept", "add_signal_handler", "remove_signal_handler",
         ),
         _ACTIVITY,
     ),

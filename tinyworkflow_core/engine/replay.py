@@ -8,6 +8,7 @@ and the store is not known here.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -27,11 +28,14 @@ from .history import (
     CancelRequested,
     Event,
     LeaseTaken,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
     RunStarted,
     SignalReceived,
     TimerStarted,
 )
-from .journal import Journal, Pending
+from .journal import Journal, Pending, is_users
 from .loop import WorkflowLoop
 
 ENGINE = 1
@@ -114,8 +118,13 @@ class Execution:
             clock=self._loop.time,
             next_number=self._loop.next_number,
         )
-        self._spun: Exception | None = None
-        self._replay(definition, history)
+        self._spun: BaseException | None = None
+        self._function = definition.fn
+        try:
+            self._replay(definition, history)
+        except BaseException:
+            self.close()
+            raise
 
     def _replay(self, definition: WorkflowDefinition[Any], history: Sequence[Event]) -> None:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
@@ -163,8 +172,13 @@ class Execution:
                 self._context._receive(event)
             case CancelRequested():
                 self.seen.add(event.message_id)
-                self._cancel = event
-                self._root.cancel(event.reason)
+                if self._cancel is None:  # a second one would interrupt the cleanup that the first has led to
+                    self._cancel = event
+                    self._root.cancel(event.reason)
+            case RunCompleted():
+                self.journal.note_unfinished()
+            case RunFailed() | RunCancelled():
+                return  # perhaps from outside, while the code waited
             case _:
                 if isinstance(event, ApprovalDecided):
                     self.seen.add(event.message_id)
@@ -174,14 +188,13 @@ class Execution:
 
     def _drain(self) -> None:
         try:
-            self._loop.drain()
-            while self._context._predicates and not self._root.done():
-                self._context._ask_predicates()
-                if self._loop.at_rest:
-                    return
-                self._loop.drain()
-        except Exception as error:
+            self._loop.drain(self._when_at_rest)
+        except (Exception, SystemExit) as error:
             self._spun = error
+
+    def _when_at_rest(self) -> None:
+        if not self._root.done():
+            self._context._ask_predicates()
 
     def _conclude(self) -> Outcome:
         if self.journal.mismatch is None and self._root.done():
@@ -204,9 +217,24 @@ class Execution:
             return Failed(error=self._codec.failure(SerializationError(f"result of the workflow: {unstorable}")))
 
     def _explain(self, error: NonDeterminismError) -> NonDeterminismError:
-        if self._started.python != PYTHON:
+        if not error.where:
+            place = self._place()
+            error = NonDeterminismError(step=error.step, recorded=error.recorded, asked=error.asked, where=place)
+            self.journal.mismatch = error
+        if self._started.python != PYTHON and not hasattr(error, "__notes__"):
             error.add_note(f"The run was started on Python {self._started.python}; this is {PYTHON}.")
         return error
+
+    def _place(self) -> str:
+        """file:line where the workflow function, or what it calls, waits; where it is defined once it has ended."""
+        code = inspect.unwrap(self._function).__code__
+        place = f"{code.co_filename}:{code.co_firstlineno}"
+        waiting: Any = None if self._root.done() else self._root.get_coro()
+        while frame := getattr(waiting, "cr_frame", None):
+            if is_users(frame):
+                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            waiting = waiting.cr_await
+        return place
 
     def _log_unhandled(self, context: dict[str, Any]) -> None:
         self._context.logger.error(

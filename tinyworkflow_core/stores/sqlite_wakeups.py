@@ -27,7 +27,7 @@ _Subscription = tuple[asyncio.AbstractEventLoop, Callable[[str], None]]
 class Wakeups:
     """Who in this process wants to hear of changed runs, and how the other processes are told.
 
-    `post` queues an operation on the store's writer; with `shared=False` nobody outside this process is told.
+    With `shared=False` nobody outside this process is told. `post` queues an operation on the store's writer.
     """
 
     def __init__(self, *, shared: bool) -> None:
@@ -39,7 +39,6 @@ class Wakeups:
         self._pid = os.getpid()
         self._subscriptions: list[_Subscription] = []
         self._listener: _Listener | None = None
-        self._sender: socket.socket | None = None
 
     def subscribe(self, callback: Callable[[str], None], post: Callable[[Operation[None]], None]) -> Callable[[], None]:
         """Call `callback(run_id)` in the running event loop for every change; returns what ends that."""
@@ -66,12 +65,9 @@ class Wakeups:
     def close(self, post: Callable[[Operation[None]], None]) -> None:
         """End all subscriptions."""
         with self._lock:
-            if self._pid == os.getpid():
-                if self._listener is not None:
-                    post(self._listener.unregister)
-                    self._listener.stop()
-                if self._sender is not None:
-                    self._sender.close()
+            if self._pid == os.getpid() and self._listener is not None:
+                post(self._listener.unregister)
+                self._listener.stop()
             self._reset()
 
     def announce(self, db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
@@ -85,7 +81,7 @@ class Wakeups:
             own = self._listener.port if self._listener is not None else 0
             ports = db.execute("SELECT port FROM listeners WHERE port != ?", (own,)).fetchall()
             if ports:
-                self._tell_others([port for (port,) in ports], changed)
+                _tell_others([port for (port,) in ports], changed)
 
     def _tell_here(self, run_ids: Iterable[str]) -> None:
         for loop, callback in list(self._subscriptions):
@@ -94,16 +90,6 @@ class Wakeups:
                     loop.call_soon_threadsafe(callback, run_id)
                 except RuntimeError:
                     break  # that loop has been closed
-
-    def _tell_others(self, ports: list[int], run_ids: list[str]) -> None:
-        if self._sender is None:
-            self._sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            self._sender.setblocking(False)
-        for start in range(0, len(run_ids), _MOST_IN_ONE_DATAGRAM):
-            datagram = json.dumps(run_ids[start : start + _MOST_IN_ONE_DATAGRAM]).encode()
-            for port in ports:
-                with contextlib.suppress(OSError):  # too busy to be told: a hint may be lost
-                    self._sender.sendto(datagram, (_HOST, port))
 
 
 class _Listener:
@@ -139,6 +125,16 @@ class _Listener:
                 except OSError:
                     continue
                 self._tell(_run_ids(datagram))
+
+
+def _tell_others(ports: list[int], run_ids: list[str]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        for start in range(0, len(run_ids), _MOST_IN_ONE_DATAGRAM):
+            datagram = json.dumps(run_ids[start : start + _MOST_IN_ONE_DATAGRAM]).encode()
+            for port in ports:
+                with contextlib.suppress(OSError):  # too busy to be told: a hint may be lost
+                    sender.sendto(datagram, (_HOST, port))
 
 
 def _run_ids(datagram: bytes) -> list[str]:

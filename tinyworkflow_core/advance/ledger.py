@@ -1,0 +1,114 @@
+"""Ledger: what the holder of a lease has read of its run and writes to it, in order.
+
+It knows the record, the history and the sequence number of this holding, cuts what does not fit into one document,
+repeats a write whose answer was lost, and keeps the lease alive. What is written, and when, the call decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from ..clock import Clock
+from ..engine.history import ApprovalDecided, ApprovalWithdrawn, Event
+from ..errors import LeaseLost, StoreError, StoreUnavailableError
+from ..store import Commit, Lease, OpenApproval, Release, RunState, Status, Store
+from .records import how_many_fit
+
+_PAUSES = (0.05, 0.2, 1.0)
+"""Seconds before a write is repeated that the store could not confirm."""
+
+
+class Ledger:
+    """One holding of one lease, as far as the store is concerned."""
+
+    def __init__(self, store: Store, lease: Lease, state: RunState, *, clock: Clock, lease_seconds: float) -> None:
+        self.run = state.run
+        self.history = list(state.history)
+        self.closed = False
+        """Whether the run was let go: nothing more may be written."""
+        self._store = store
+        self._lease = lease
+        self._clock = clock
+        self._sequence = state.sequence
+        self._ttl = timedelta(seconds=lease_seconds)
+        self._renewed_at = clock.now()
+        self.renew_at = self._renewed_at + self._ttl / 3
+
+    async def renew_if_due(self, now: datetime) -> bool:
+        """Renew the lease at a third of its life. True: messages are waiting."""
+        if now < self.renew_at:
+            return False
+        try:
+            waiting = await self._store.renew(self._lease, now=now, ttl=self._ttl)
+        except StoreUnavailableError:
+            if now >= self._renewed_at + self._ttl * 2 / 3:  # stop while the lease is still surely ours
+                raise
+            self.renew_at = now + min(self._ttl / 30, timedelta(seconds=1))
+            return False
+        self._renewed_at, self.renew_at = now, now + self._ttl / 3
+        return waiting
+
+    async def write(
+        self, events: Sequence[Event], *, consumed: tuple[str, ...] = (), release: Release | None = None
+    ) -> None:
+        """Append events, in as few documents as they need; messages and release go with the last one."""
+        while len(events) > (fit := how_many_fit(events, self._store.max_event_bytes)):
+            await self._commit(Commit(sequence=self._sequence + 1, events=tuple(events[:fit])))
+            events = events[fit:]
+        if events or consumed or release is not None:
+            commit = Commit(sequence=self._sequence + 1, events=tuple(events), consumed=consumed, release=release)
+            await self._commit(commit)
+        if release is not None and not release.keep_lease:
+            self.closed = True
+
+    async def give_up(self, wake_at: datetime) -> None:
+        """Let go of the run in the middle, if that is still possible; somebody goes on at `wake_at`."""
+        if self.closed:
+            return
+        self.closed = True
+        release = self.release(Status.PENDING, wake_at=wake_at)
+        try:
+            await self._store.commit(self._lease, Commit(sequence=self._sequence, release=release))
+        except (LeaseLost, StoreError):
+            pass  # the lease runs out by itself
+
+    def release(self, status: Status, **changes: Any) -> Release:
+        """A release that repeats the parts of the record that stay as they are."""
+        run = self.run
+        kept = {
+            "open_approvals": run.open_approvals,
+            "custom_status": run.custom_status,
+            "retry_count": run.retry_count,
+        }
+        return Release(status=status, **(kept | changes))
+
+    def show_approvals(self, approvals: tuple[OpenApproval, ...]) -> None:
+        """From now on the record shows these questions."""
+        self.run = replace(self.run, open_approvals=approvals)
+
+    def approvals_closed_by(self, events: Sequence[Event]) -> Release | None:
+        """The change of the record that goes with a decision: in the same write that takes the message out of the
+        inbox, so that nobody can decide a second time in between."""
+        closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
+        left = tuple(one for one in self.run.open_approvals if one.id not in closed)
+        if len(left) == len(self.run.open_approvals):
+            return None
+        self.show_approvals(left)
+        return self.release(Status.RUNNING, keep_lease=True)
+
+    async def _commit(self, commit: Commit) -> None:
+        for pause in (*_PAUSES, None):
+            try:
+                await self._store.commit(self._lease, commit)
+                break
+            except StoreUnavailableError:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)  # the same commit again: the store can tell whether it was written
+        if commit.events:
+            self._sequence += 1
+            self.history += commit.events
