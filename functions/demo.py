@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import httpx
+
 from demo_stage import (
     LEASE_SECONDS,
     ROOT,
@@ -32,7 +33,6 @@ from demo_stage import (
     stage,
     until,
 )
-
 from tinyworkflow_core.clock import fresh_id
 from tinyworkflow_core.store import Run
 from tinyworkflow_core.stores import open_store
@@ -74,13 +74,13 @@ def publish_a_release(on: Stage) -> str:
     first, other = on.functions[0], on.functions[-1]
     answer = call_the_webhook(first, "release", "published", on.secret, "delivery-1")
     run_id = str(answer.json().get("run_id"))
-    expect(answer, 202, f"release published, signed        -> {answer.status_code}, run {run_id}")
+    expect(answer, 202, f"release published, signed          -> {answer.status_code}, run {run_id}")
     again = call_the_webhook(other, "release", "published", on.secret, "delivery-1")
-    expect(again, 202, f"the same delivery once more       -> {again.status_code}, run {again.json().get('run_id')}")
+    expect(again, 202, f"the same delivery once more        -> {again.status_code}, run {again.json().get('run_id')}")
     if again.json().get("run_id") != run_id:
         raise DemoError("the second delivery made a second run")
     ignored = call_the_webhook(first, "issues", "opened", on.secret, "delivery-2")
-    expect(ignored, 202, f"issue opened, signed              -> {ignored.status_code}, {ignored.json().get('status')}")
+    expect(ignored, 202, f"issue opened, signed               -> {ignored.status_code}, {ignored.json().get('status')}")
     forged = call_the_webhook(first, "release", "published", fresh_id(40), "delivery-3")
     expect(forged, 401, f"release signed with another secret -> {forged.status_code}")
     if len(first.get("/v1/runs")["runs"]) != 1:

@@ -120,8 +120,12 @@ class Stage:
 
     def holder(self) -> Function:
         """The function in which the last body was at work."""
-        group = os.getpgid(self.bodies()[-1].pid)
-        return next(one for one in self.functions if one.group == group)
+        pid = self.bodies()[-1].pid
+        try:
+            group = os.getpgid(pid)
+            return next(one for one in self.functions if one.group == group)
+        except (ProcessLookupError, StopIteration):
+            raise DemoError(f"process {pid} has ended, and not by us") from None
 
 
 @contextmanager

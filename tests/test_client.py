@@ -9,6 +9,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from tests.eventually import eventually
 from tinyworkflow_core import App, TinyWorkflowClient, WorkflowContext, WorkflowFailedError, activity, workflow
 from tinyworkflow_core.errors import (
     IdempotencyConflictError,
@@ -59,7 +60,7 @@ async def returns_a_lambda(ctx: WorkflowContext) -> Any:
     return lambda: None
 
 
-WORKFLOWS = [typed, free, waits, fails, returns_a_lambda]
+WORKFLOWS: list[Any] = [typed, free, waits, fails, returns_a_lambda]
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ async def test_talking_to_nobody_is_an_error(env: WorkflowEnvironment) -> None:
 
 async def test_a_result_that_cannot_be_stored_fails_the_run_and_says_why(env: WorkflowEnvironment) -> None:
     run_id = await env.start(returns_a_lambda)
-    with pytest.raises(WorkflowFailedError, match="result of the workflow: .*function"):
+    with pytest.raises(WorkflowFailedError, match=r"result of the workflow: .*function"):
         await env.result(run_id)
 
 
@@ -206,13 +207,16 @@ async def test_a_wait_that_is_too_long_raises_timeout_error() -> None:
             await client.get_result(run_id, timeout="50ms")
 
 
+async def _waits(app: App, run_id: str) -> bool:
+    return (await app.client.get_workflow_status(run_id)).status == "waiting"
+
+
 async def test_a_run_that_merely_waits_keeps_no_worker_busy() -> None:
     # A store that told its listeners of every release would wake the worker that has just let go, for ever.
     app = App("sqlite:///:memory:", workflows=WORKFLOWS, tick_seconds=60)
     await app.start_worker()
     run_id = await app.client.start_workflow(waits)
-    while (await app.client.get_workflow_status(run_id)).status != "waiting":
-        await asyncio.sleep(0.005)
+    await eventually(lambda: _waits(app, run_id))
     before = await app.store.get(run_id)
     await asyncio.sleep(0.1)  # time for a loop to show itself
     assert await app.store.get(run_id) == before

@@ -213,6 +213,7 @@ async def test_a_history_is_read_page_by_page_oldest_first(caller: httpx.AsyncCl
     first = (await caller.get("/v1/runs/r/events", params={"limit": 2})).json()
     rest = (await caller.get("/v1/runs/r/events", params={"after": first["next_after"]})).json()
     assert first["events"] + rest["events"] == whole["events"]
+    assert (await caller.get("/v1/runs/r/events", params={"limit": 3})).json()["next_after"] is None
 
 
 # --- talking -----------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 
+from tests.eventually import eventually
 from tests.processes import steps
 from tests.processes.conftest import Workers
 from tinyworkflow_core import TinyWorkflowClient
@@ -49,16 +50,19 @@ async def test_a_signal_wakes_a_run_that_waits_in_another_process_at_once(worker
     workers.start()
     async with TinyWorkflowClient(workers.url) as client:
         run_id = await client.start_workflow(steps.hold)
-        while (await client.get_workflow_status(run_id)).status != "waiting":  # noqa: ASYNC110  # another process
-            await asyncio.sleep(0.02)
+        await eventually(lambda: _waits(client, run_id))
         began = time.monotonic()
         await client.send_signal(run_id, "go", "now")
         assert await client.get_result(run_id, timeout=20) == "now"
         print(f"\nsignal to result across processes: {1000 * (time.monotonic() - began):.0f} ms ({workers.url[:9]})")
 
 
+async def _waits(client: TinyWorkflowClient, run_id: str) -> bool:
+    return (await client.get_workflow_status(run_id)).status == "waiting"
+
+
 async def _until_steps(workers: Workers, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while len(set(workers.executions())) <= count:
-        assert time.monotonic() < deadline, "the worker does not get on"
-        await asyncio.sleep(0.005)
+    async def enough() -> bool:
+        return len(set(workers.executions())) > count
+
+    await eventually(enough, seconds=60)

@@ -477,13 +477,15 @@ def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str) ->
         await make(store, "parent-before")
 
     async def go_on_in_the_child() -> None:
+        await make(store, "child")
         own: list[str] = []
         store.subscribe(own.append)
-        await make(store, "child")
-        await until(lambda: own == ["child"])
+        await make(store, "child-2")
+        await until(lambda: own == ["child-2"])
+        await store.close()  # the parent is told after this process's own listeners are
 
     async def go_on_in_the_parent() -> list[str]:
-        await until(lambda: "child" in heard)
+        await until(lambda: {"child", "child-2"} <= set(heard))
         await make(store, "parent-after")
         runs = (await store.list(RunQuery())).items
         await store.close()
@@ -501,7 +503,7 @@ def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str) ->
             finally:
                 os._exit(1)
         assert os.waitpid(child, 0)[1] == 0
-        assert runner.run(go_on_in_the_parent()) == ["child", "parent-after", "parent-before"]
+        assert runner.run(go_on_in_the_parent()) == ["child", "child-2", "parent-after", "parent-before"]
 
 
 # --- wake-ups ------------------------------------------------------------------------------------
