@@ -270,7 +270,7 @@ class LiveRun:
         try:
             event = SideEffectRecorded(at=self.now, id=command.id, result=codec.encode(command.fn()))
         except Exception as error:
-            event = SideEffectRecorded(at=self.now, id=command.id, error=codec.failure(error))
+            event = SideEffectRecorded(at=self.now, id=command.id, error=codec.failure(error.with_traceback(None)))
         return self.happen(event)
 
     def let_go(self) -> LiveRun:

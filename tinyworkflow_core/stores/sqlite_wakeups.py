@@ -40,12 +40,15 @@ class Wakeups:
         self._subscriptions: list[_Subscription] = []
         self._listener: _Listener | None = None
 
+    def _forget_the_parents(self) -> None:
+        if self._pid != os.getpid():  # a fork copies the parent's subscriptions: they are not ours
+            self._reset()
+
     def subscribe(self, callback: Callable[[str], None], post: Callable[[Operation[None]], None]) -> Callable[[], None]:
         """Call `callback(run_id)` in the running event loop for every change; returns what ends that."""
         subscription = (asyncio.get_running_loop(), callback)
         with self._lock:
-            if self._pid != os.getpid():  # a fork has copied the parent's subscriptions: they are not ours
-                self._reset()
+            self._forget_the_parents()
             self._subscriptions.append(subscription)
             if self._shared and self._listener is None:
                 self._listener = _Listener(self._tell_here)
@@ -72,9 +75,8 @@ class Wakeups:
 
     def announce(self, db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
         """Tell everybody. Called in the writer's thread, after the commit."""
-        if self._pid != os.getpid():
-            with self._lock:
-                self._reset()
+        with self._lock:
+            self._forget_the_parents()
         changed = list(dict.fromkeys(run_ids))
         self._tell_here(changed)
         if self._shared:

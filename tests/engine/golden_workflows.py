@@ -1,0 +1,140 @@
+"""The workflows of the golden histories. Never edit one: a stored history fits the code that it was made with."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.engine.activities import charge, echo, inc, undo
+from tinyworkflow_core.engine.context import WorkflowContext
+
+
+async def sequential(ctx: WorkflowContext, order: dict[str, Any]) -> list[Any]:
+    """Steps one after the other, one of them tried again; then a rest."""
+    receipt = await ctx.execute_activity(charge, order["amount"], currency="USD")
+    shipped = await ctx.execute_activity(echo, {"receipt": receipt, "item": ctx.get_input("item")})
+    await ctx.sleep("1h")
+    return [shipped, ctx.now().isoformat()]
+
+
+async def parallel_with_failure(ctx: WorkflowContext) -> list[Any]:
+    """Of five calls one fails; then three that succeed; then one that fails the run."""
+    try:
+        await ctx.execute_parallel(*((inc, (i,)) for i in range(5)))
+    except ValueError as error:
+        said = str(error)
+    results = await ctx.execute_parallel((echo, ("a",)), (echo, ("b",)), (charge, (1,), {"currency": "EUR"}))
+    return await ctx.execute_activity(echo, [said, results])
+
+
+async def timers_and_signals(ctx: WorkflowContext) -> list[Any]:
+    """Deadlines that signals keep or miss, a handler, a condition."""
+    log: list[Any] = []
+    ctx.on_signal("note", lambda payload: log.append(["note", payload]))
+    for deadline in (10, 20):
+        try:
+            log.append(await ctx.wait_for_signal("go", timeout=deadline))
+        except TimeoutError:
+            log.append("late")
+    async with asyncio.timeout(600):
+        await ctx.wait_until(lambda: ["note", "enough"] in log)
+    naps = [asyncio.create_task(asyncio.sleep(i, i)) for i in (3, 1, 2)]
+    log += [await one for one in asyncio.as_completed(naps)]
+    return log
+
+
+async def approvals(ctx: WorkflowContext) -> list[Any]:
+    """Two questions at once, of which one is answered too late; then the same key again."""
+
+    async def ask(key: str, timeout: int) -> Any:
+        try:
+            got = await ctx.wait_for_approval(key, timeout, title=f"{key}?", details={"amount": 5}, approvers=["ada"])
+        except TimeoutError:
+            return [key, "late"]
+        return [key, got.approved, got.by, got.comment, got.data]
+
+    both = await asyncio.gather(ask("boss", 60), ask("legal", 3600))
+    return [both, await ask("boss", 60)]
+
+
+async def task_group_cleanup(ctx: WorkflowContext) -> str:
+    """One of nine tasks fails; the others clean up in the order in which the group cancels them."""
+
+    async def sleeper(number: int) -> None:
+        try:
+            await asyncio.sleep(100 + number)
+        finally:
+            await ctx.execute_activity(undo, number)
+
+    async def fails() -> None:
+        await ctx.execute_activity(charge, 5)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for i in range(8):
+                group.create_task(sleeper(i))
+            group.create_task(fails())
+    except* ValueError as errors:
+        said = [str(one) for one in errors.exceptions]
+    return f"cleaned up after {said}"
+
+
+async def chances(ctx: WorkflowContext) -> list[Any]:
+    """What is drawn by chance or seen of the world is the result."""
+    rng = ctx.random()
+    drawn: list[Any] = [str(ctx.uuid4()), rng.random(), rng.randint(1, 10**9), rng.getrandbits(64)]
+    drawn.append(await ctx.side_effect(lambda: {"seen": (1, 2)}))
+    await ctx.sleep(5)
+    try:
+        await ctx.side_effect(lambda: {}["nothing"])
+    except KeyError as error:
+        drawn.append(repr(error))
+    return [*drawn, str(ctx.uuid4()), rng.random(), rng.uniform(1, 2), rng.choice("abcdef")]
+
+
+async def cancelled_with_cleanup(ctx: WorkflowContext) -> None:
+    """Cancelled in the middle of two activities, it undoes one of them and lets the cancellation go on."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.execute_activity(charge, 1))
+            group.create_task(ctx.execute_activity(charge, 2))
+            group.create_task(asyncio.sleep(1000))
+    except asyncio.CancelledError:
+        await ctx.execute_activity(undo, "charge")
+        raise
+
+
+async def first_of_many(ctx: WorkflowContext) -> list[Any]:
+    """The first answer counts; the others are withdrawn. Locks, queues and steps in a set."""
+    tasks = {asyncio.create_task(ctx.execute_activity(inc, i)) for i in range(4)}
+    done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for one in left:
+        one.cancel()
+    await asyncio.wait(left)
+    got: list[Any] = [one.result() for one in done]
+    lock, queue = asyncio.Lock(), asyncio.Queue[int]()
+
+    async def work(name: str) -> None:
+        async with lock:
+            got.append([name, await ctx.execute_activity(echo, await queue.get())])
+
+    for i in range(3):
+        queue.put_nowait(i)
+    await asyncio.gather(*(work(name) for name in "xyz"))
+    steps = {ctx.execute_activity(inc, i) for i in range(3)}
+    return [got, [await one for one in asyncio.as_completed(steps)]]
+
+
+GOLDEN: dict[str, Any] = {
+    code.__name__: code
+    for code in (
+        sequential,
+        parallel_with_failure,
+        timers_and_signals,
+        approvals,
+        task_group_cleanup,
+        chances,
+        cancelled_with_cleanup,
+        first_of_many,
+    )
+}
