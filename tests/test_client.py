@@ -94,6 +94,11 @@ BAD_STARTS: dict[str, tuple[Any, type[Exception], str]] = {
         "over the limit of 900000",
     ),
     "an odd run_id": (lambda client: client.start_workflow(free, run_id="a/b"), InvalidInputError, "run_id"),
+    "two keys at once": (
+        lambda client: client.start_workflow(free, run_id="mine", idempotency_key="k"),
+        InvalidInputError,
+        "give one of them",
+    ),
     "an attribute that is a list": (
         lambda client: client.start_workflow(free, attributes={"tags": [1]}),
         InvalidInputError,

@@ -93,7 +93,8 @@ class WorkflowClient:
         - The run exists, whole, when this returns; before that nothing is stored.
         - idempotency_key: the same key and request give the same run; the same key with another request raises
           IdempotencyConflictError.
-        - run_id: raises RunExistsError when it is taken, unless on_conflict="use_existing".
+        - run_id: raises RunExistsError when it is taken, unless on_conflict="use_existing". It is a key of its own, so
+          it and idempotency_key exclude each other.
         - Raises UnknownWorkflowError, InvalidInputError, SerializationError, and with `wait` WorkflowFailedError.
         """
         name = workflow if isinstance(workflow, str) else workflow.name
@@ -101,15 +102,7 @@ class WorkflowClient:
         text = self.codec.encode(definition.validate(input_data))
         delay = None if start_delay is None else seconds(start_delay)
         request = digest(self.codec.encode([name, version, text, workflow_id, dict(attributes or {}), delay]))
-        if run_id is None:
-            run_id = (
-                f"{name}_{_hash(name, idempotency_key)}" if idempotency_key is not None else f"{name}_{fresh_id(12)}"
-            )
-        elif not _RUN_ID.fullmatch(run_id):
-            raise InvalidInputError(
-                f"run_id: {run_id!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -, "
-                "beginning with a letter or digit"
-            )
+        run_id = _run_id(name, run_id, idempotency_key)
         now = self.clock.now()
         starts_at = now if delay is None else now + timedelta(seconds=delay)
         run = Run(
@@ -284,6 +277,19 @@ class WorkflowClient:
             attributes=run.attributes,
             open_approvals=run.open_approvals,
         )
+
+
+def _run_id(name: str, run_id: str | None, idempotency_key: str | None) -> str:
+    if run_id is None:
+        return f"{name}_{fresh_id(12) if idempotency_key is None else _hash(name, idempotency_key)}"
+    if idempotency_key is not None:
+        raise InvalidInputError("run_id, idempotency_key: give one of them; each by itself makes a start unrepeatable")
+    if not _RUN_ID.fullmatch(run_id):
+        raise InvalidInputError(
+            f"run_id: {run_id!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -, "
+            "beginning with a letter or digit"
+        )
+    return run_id
 
 
 def _hash(name: str, idempotency_key: str) -> str:

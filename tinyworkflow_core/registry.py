@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import re
 import typing
 import weakref
 from collections.abc import Callable, Iterable
@@ -21,6 +22,9 @@ from .retry import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
+"""Names are part of run ids and of URLs."""
 
 _declared: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -173,7 +177,10 @@ def workflow(name: Any = None, *, version: int = 1) -> Any:
             raise DefinitionError(f"workflow {fn.__name__!r} takes the context and at most one input, by position")
         if not isinstance(version, int) or version < 1:
             raise DefinitionError(f"version of workflow {fn.__name__!r} must be a whole number from 1, not {version!r}")
-        return WorkflowDefinition(fn=fn, name=name if isinstance(name, str) else fn.__name__, version=version)
+        called = name if isinstance(name, str) else fn.__name__
+        if not _NAME.fullmatch(called):
+            raise DefinitionError(f"workflow name {called!r}: use 1 to 100 printable characters, and no slash")
+        return WorkflowDefinition(fn=fn, name=called, version=version)
 
     return declare(name) if callable(name) else declare
 

@@ -75,8 +75,9 @@ class Wakeups:
 
     def announce(self, db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
         """Tell everybody. Called in the writer's thread, after the commit."""
-        with self._lock:
-            self._forget_the_parents()
+        if self._pid != os.getpid():  # asked without the lock: a fork must not catch the writer holding it
+            with self._lock:
+                self._forget_the_parents()
         changed = list(dict.fromkeys(run_ids))
         self._tell_here(changed)
         if self._shared:

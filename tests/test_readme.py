@@ -1,0 +1,264 @@
+"""README and docs say what is: their code is run, their commands are run, their tables are compared with the code."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.functions.server import server
+from tests.services import do_without
+from tinyworkflow_core import App, TinyWorkflowClient, create_app
+from tinyworkflow_core.cli import cli
+from tinyworkflow_core.testing import WorkflowEnvironment
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in that language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+# --- code --------------------------------------------------------------------------------------------
+
+
+async def test_the_first_workflow_survives_a_kill_and_greets_once(tmp_path: Path) -> None:
+    [code] = blocks(README, "python")
+    (tmp_path / "first.py").write_text(code)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "first.py"]
+    with (tmp_path / "printed").open("wb") as output:
+        first = subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=output, stderr=output)  # noqa: ASYNC220  # nothing else runs in this loop
+        try:
+            await _until_it_naps(f"sqlite:///{tmp_path}/first.db")
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+    second = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=True)  # noqa: ASYNC221  # as above
+    assert (tmp_path / "printed").read_text() == "greeting World\n"
+    assert second.stdout == "Hello, World!\n"
+
+
+async def _until_it_naps(url: str) -> None:
+    deadline = time.monotonic() + 30
+    async with TinyWorkflowClient(url) as client:
+        while not [one for one in await client.list_workflow_executions() if one.status == "waiting"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Imports all Python blocks of a page of the docs as one module."""
+    monkeypatch.syspath_prepend(tmp_path)
+    imported: list[str] = []
+
+    def import_page(name: str) -> ModuleType:
+        code = "\n\n".join(blocks(ROOT / "docs" / f"{name}.md", "python"))
+        imported.append(f"page_{name}")
+        (tmp_path / f"page_{name}.py").write_text(code)
+        return importlib.import_module(f"page_{name}")
+
+    yield import_page
+    for name in imported:
+        del sys.modules[name]
+
+
+async def test_the_workflows_of_the_workflows_page_do_what_it_says(pages: Any) -> None:
+    page = pages("workflows")
+    async with WorkflowEnvironment([page.fulfil, page.cheapest, page.trial]) as env:
+        order = {"item": "lamp", "amount": 20}
+        assert await env.result(await env.start(page.fulfil, order)) == ["lamp is reserved", "20 paid"]
+
+        run_id = await env.start(page.cheapest, "lamp")
+        await env.advance("1h")
+        await env.signal(run_id, "offer", 3)
+        assert await env.result(run_id) == 3
+
+        run_id = await env.start(page.trial, "ada")
+        await env.advance("10d")
+        await env.cancel(run_id)
+        await env.run()
+        assert (await env.status(run_id)).status == "cancelled"
+        done = await env.events(run_id, "ActivityCompleted")
+        assert [one["name"] for one in done] == ["open_account", "close_account"]
+
+
+async def test_the_activity_of_the_activities_page_does_what_it_says(pages: Any) -> None:
+    page = pages("activities")
+    from tinyworkflow_core import ApplicationError, WorkflowContext, workflow
+
+    @workflow
+    async def pays(ctx: WorkflowContext, amount: int) -> Any:
+        try:
+            return await ctx.execute_activity(page.charge, amount)
+        except ApplicationError as error:
+            return error.type, error.details
+
+    async with WorkflowEnvironment([pays]) as env:
+        run_id = await env.start(pays, 10)
+        assert await env.result(run_id) == f"paid 10 under {run_id}/0/1"
+        assert [one["attempt"] for one in await env.events(run_id, "ActivityFailed")] == [1]
+        assert await env.result(await env.start(pays, 2000)) == ("CardDeclined", {"limit": 1000})
+
+
+async def test_the_workflows_of_the_waiting_page_do_what_it_says(pages: Any) -> None:
+    page = pages("waiting")
+    async with WorkflowEnvironment([page.collect, page.expense]) as env:
+        run_id = await env.start(page.collect, 2)
+        await env.signal(run_id, "name", "ann")
+        await env.signal(run_id, "name", "bob")
+        assert await env.result(run_id) == ["ann", "bob"]
+
+        decided = {}
+        for approved in (True, False):
+            run_id = await env.start(page.expense, 5)
+            await env.run()
+            assert (await env.status(run_id)).status == "paused"
+            await env.decide(run_id, "boss", approved=approved, by="ada", comment="no" if not approved else None)
+            decided[approved] = await env.result(run_id)
+        assert decided == {True: "paid 5", False: "rejected by ada: no"}
+        assert await env.result(await env.start(page.expense, 5)) == "nobody decided"
+
+
+def test_the_example_of_the_testing_page_passes_as_it_stands(tmp_path: Path) -> None:
+    [code] = blocks(ROOT / "docs/testing.md", "python")
+    (tmp_path / "test_example.py").write_text(code)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert "2 passed" in ended.stdout
+
+
+async def test_the_webhook_of_the_http_page_starts_what_it_says(pages: Any) -> None:
+    page = pages("http")
+    issue = json.loads((ROOT / "tests/data/github/issues.opened.json").read_text())
+    from tinyworkflow_core import WebhookEvent
+
+    start = page.on_issue(WebhookEvent(type="issues", id="1", headers={}, body=issue))
+    assert (start.workflow.name, start.input_data) == ("triage", issue["issue"]["title"])
+    assert page.on_issue(WebhookEvent(type="ping", id="2", headers={}, body={})) is None
+
+
+# --- commands ----------------------------------------------------------------------------------------
+
+
+def shell(script: str, port: int) -> list[Any]:
+    """Run a page's commands against the server at that port; the JSON that they print."""
+    ended = subprocess.run(
+        ["sh", "-eu", "-c", script.replace(":8080", f":{port}")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    decoder, rest, found = json.JSONDecoder(), ended.stdout.strip(), []
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        found.append(value)
+        rest = rest[end:].lstrip()
+    return found
+
+
+@pytest.fixture(scope="module")
+def curl() -> None:
+    for command in ("curl", "openssl"):
+        if shutil.which(command) is None:
+            do_without(FileNotFoundError(f"there is no {command} on the PATH"))
+
+
+@pytest.mark.usefixtures("curl")
+def test_the_curl_commands_of_the_readme_bring_a_release_to_its_end(tmp_path: Path) -> None:
+    [script] = blocks(README, "sh")
+    with server("app", {"TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db"}) as app:
+        app.wait_until_up()
+        started, asked, decided, run, history = shell(script, app.port)
+    assert started == {"run_id": "train-1", "status": "paused", "links": started["links"]}
+    assert [one["key"] for one in asked["approvals"]] == ["publish"]
+    assert decided["approved"] is True
+    assert (run["status"], run["output"]["by"]) == ("completed", "ada")
+    assert history["events"][-1]["type"] == "RunCompleted"
+
+
+@pytest.mark.usefixtures("curl")
+def test_the_signed_curl_command_of_the_http_page_starts_a_run(tmp_path: Path) -> None:
+    [script] = blocks(ROOT / "docs/http.md", "sh")
+    environ = {"TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db", "GITHUB_WEBHOOK_SECRET": "secret"}
+    with server("app", environ) as app:
+        app.wait_until_up()
+        [answer] = shell(script, app.port)
+    assert answer["status"] == "accepted"
+
+
+# --- tables and references ---------------------------------------------------------------------------
+
+
+def test_the_readme_lists_every_environment_variable_that_is_read() -> None:
+    code = "".join(
+        path.read_text() for path in [*ROOT.glob("tinyworkflow_core/**/*.py"), *ROOT.glob("functions/workflows/*.py")]
+    )
+    read = set(re.findall(r'"((?:TINYWORKFLOW|TRAIN|GITHUB|FIRESTORE)_[A-Z_]+)"', code))
+    section = README.read_text().partition("## Environment variables")[2].partition("\n## ")[0]
+    assert read == set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))
+
+
+def test_the_http_page_lists_every_route_and_every_kind_of_problem() -> None:
+    page = (ROOT / "docs/http.md").read_text()
+    routes: list[Any] = list(create_app(App("sqlite:///:memory:")).routes)
+    there = {(method, route.path.replace(":path}", "}")) for route in routes for method in route.methods - {"HEAD"}}
+    assert set(re.findall(r"\| (GET|POST|DELETE|PATCH) (/\S+) \|", page)) == there
+    code = "".join(path.read_text() for path in ROOT.glob("tinyworkflow_core/http/*.py"))
+    kinds = set(re.findall(r'kind="([a-z-]+)"', code)) | set(re.findall(r'\(\d{3}, "([a-z-]+)"\)', code))
+    section = page.partition("## Problems")[2].partition("\n## ")[0]
+    listed = {
+        kind for line in section.splitlines() if re.match(r"\| \d", line) for kind in re.findall(r"`([a-z-]+)`", line)
+    }
+    assert listed == kinds
+
+
+def test_the_operations_page_lists_every_command() -> None:
+    page = (ROOT / "docs/operations.md").read_text().partition("## Looking at runs")[2]
+    commands = {one.name or getattr(one.callback, "__name__", "") for one in cli.registered_commands}
+    listed = {
+        word for line in page.splitlines() if line.startswith("| `") for word in re.findall(r"[`(]([a-z]+)", line)
+    }
+    assert commands <= listed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_link_and_every_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if not path.startswith("http"):
+            linked = (page.parent / path) if path else page
+            assert linked.exists(), target
+            assert not anchor or anchor in _anchors(linked), target
+    for path in re.findall(r"`((?:tests|functions|tinyworkflow_core|docs)/[\w./]+)`", text):
+        assert (ROOT / path).exists(), path
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
