@@ -41,7 +41,7 @@ def blocks(page: Path, language: str) -> list[str]:
 async def test_the_first_workflow_survives_a_kill_and_greets_once(tmp_path: Path) -> None:
     [code] = blocks(README, "python")
     (tmp_path / "first.py").write_text(code)
-    assert len([line for line in code.splitlines() if line.strip()]) <= 22
+    assert len([line for line in code.splitlines() if line.strip()]) <= 20
     environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "first.py"]
     with (tmp_path / "printed").open("wb") as output:
@@ -144,7 +144,13 @@ def test_the_example_of_the_testing_page_passes_as_it_stands(tmp_path: Path) -> 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=100
+        command,
+        check=False,
+        cwd=tmp_path,
+        env=environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert ended.returncode == 0, ended.stdout
     assert "2 passed" in ended.stdout
@@ -220,7 +226,8 @@ def test_the_readme_lists_every_environment_variable_that_is_read() -> None:
     )
     read = set(re.findall(r'"((?:TINYWORKFLOW|TRAIN|GITHUB|FIRESTORE)_[A-Z_]+)"', code))
     section = README.read_text().partition("## Environment variables")[2].partition("\n## ")[0]
-    assert read == set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))
+    by_google = {"FIRESTORE_EMULATOR_HOST"}
+    assert read | by_google == set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))
 
 
 def test_the_http_page_lists_every_route_and_every_kind_of_problem() -> None:

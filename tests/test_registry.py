@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import gc
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any, Optional, cast
 
 import pydantic
 import pytest
@@ -51,7 +52,7 @@ class Opaque:
     """Nothing that pydantic could validate."""
 
 
-def a_workflow(name: str = "one", version: int = 1, result: int = 0) -> WorkflowDefinition[int]:
+def a_workflow(name: str = "one", version: int = 1, result: int = 0) -> WorkflowDefinition[Any]:
     """A definition from this one place, whatever its name."""
 
     @workflow(name=name, version=version)
@@ -61,7 +62,7 @@ def a_workflow(name: str = "one", version: int = 1, result: int = 0) -> Workflow
     return made
 
 
-def elsewhere(name: str = "one", version: int = 1) -> WorkflowDefinition[int]:
+def elsewhere(name: str = "one", version: int = 1) -> WorkflowDefinition[Any]:
     """A definition from another place."""
 
     @workflow(name=name, version=version)
@@ -69,6 +70,11 @@ def elsewhere(name: str = "one", version: int = 1) -> WorkflowDefinition[int]:
         return 1
 
     return also_made
+
+
+def face_of(thing: Any) -> tuple[str, str, str, str]:
+    """What a reader of a function sees of it."""
+    return (thing.__name__, thing.__doc__, thing.__module__, thing.__qualname__)
 
 
 # --- activities --------------------------------------------------------------------------------------
@@ -81,9 +87,8 @@ def test_a_bare_and_a_called_decorator_give_the_same_activity() -> None:
 
     for definition in (activity(pay), activity()(pay), activity(None, None, None)(pay)):
         assert (definition.name, definition.timeout, definition.retry_policy) == ("pay", None, RetryPolicy())
-        assert (definition.__name__, definition.__doc__, definition.__module__) == ("pay", "Pay.", __name__)
-        assert definition.__qualname__ == pay.__qualname__
-        assert definition.__wrapped__ is pay
+        assert face_of(definition) == face_of(pay) == ("pay", "Pay.", __name__, pay.__qualname__)
+        assert inspect.unwrap(definition) is pay
         assert definition(3) == -3
 
 
@@ -97,7 +102,7 @@ def test_an_activity_takes_its_name_policy_and_timeout_by_position_and_by_keywor
         activity(name="charge", retry_policy=policy, timeout=60)(pay),
     ):
         assert (definition.name, definition.retry_policy, definition.timeout) == ("charge", policy, 60.0)
-        assert definition.__name__ == "pay"
+        assert face_of(definition) == face_of(pay)
 
 
 async def test_calling_a_definition_runs_the_plain_function() -> None:
@@ -126,7 +131,7 @@ def test_options_change_what_they_name_and_leave_the_activity_as_it_was() -> Non
     assert pay.options(timeout=0).timeout == 0.0
     assert pay.options(retry_policy=policy).retry_policy is policy
     changed = pay.options(name="charge").options(timeout="2s")
-    assert (changed.name, changed.timeout, changed.__name__, changed(3)) == ("charge", 2.0, "pay", -3)
+    assert (changed.name, changed.timeout, face_of(changed), changed(3)) == ("charge", 2.0, face_of(pay), -3)
     assert (pay.name, pay.timeout, pay.retry_policy) == ("pay", 5.0, RetryPolicy())
 
 
@@ -145,7 +150,7 @@ def test_an_activitys_variants_are_not_activities_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("declare", "words"),
     [
-        (lambda: activity()(3), "goes on a function, not on 3"),
+        (lambda: activity()(cast("Any", 3)), "goes on a function, not on 3"),
         (lambda: activity(functools.partial(print, 1)), "has no name of its own"),
         (lambda: activity(timeout="soon")(print), "not a duration: 'soon'"),
         (lambda: activity(timeout=-1)(print), "not negative"),
@@ -170,9 +175,9 @@ def test_a_bare_and_a_called_decorator_give_the_same_workflow() -> None:
 
     for definition in (workflow(order), workflow()(order), workflow(None)(order)):
         assert (definition.name, definition.version) == ("order", 1)
-        assert (definition.__name__, definition.__doc__) == ("order", "Order something.")
+        assert face_of(definition) == face_of(order) == ("order", "Order something.", __name__, order.__qualname__)
     named = workflow("buy", version=3)(order)
-    assert (named.name, named.version, named.__name__) == ("buy", 3, "order")
+    assert (named.name, named.version, face_of(named)) == ("buy", 3, face_of(order))
 
 
 def plain(ctx: Any) -> None: ...
@@ -334,7 +339,7 @@ def test_a_type_that_cannot_be_validated_is_a_definition_error() -> None:
 
 
 def test_a_wrapped_workflows_annotation_means_what_it_means_where_it_was_written() -> None:
-    namespace = types.ModuleType("somewhere_else")
+    somewhere: dict[str, Any] = {}
     exec(
         "import functools\n"
         "def traced(fn):\n"
@@ -342,13 +347,12 @@ def test_a_wrapped_workflows_annotation_means_what_it_means_where_it_was_written
         "    async def inner(*args):\n"
         "        return await fn(*args)\n"
         "    return inner\n",
-        namespace.__dict__,
+        somewhere,
     )
 
-    @workflow
-    @namespace.traced
-    async def wrapped(ctx: WorkflowContext, order: Order) -> None: ...
+    async def written(ctx: WorkflowContext, order: Order) -> None: ...
 
+    wrapped = workflow(somewhere["traced"](written))
     assert wrapped.input_type is Order
     assert wrapped.validate({"number": 1}) == Order(number=1)
 
@@ -402,9 +406,9 @@ def test_an_unknown_name_is_refused_with_the_nearest_one_or_with_all() -> None:
     registry = Registry([a_workflow("billing"), a_workflow("shipping"), a_workflow("shipping", 2)])
     with pytest.raises(UnknownWorkflowError, match=r"no workflow 'biling' is registered; did you mean 'billing'\?"):
         registry.workflow("biling")
-    with pytest.raises(UnknownWorkflowError, match="known here: billing, shipping$"):
+    with pytest.raises(UnknownWorkflowError, match=r"known here: billing, shipping$"):
         registry.workflow("zzz")
-    with pytest.raises(UnknownWorkflowError, match="known here: none$"):
+    with pytest.raises(UnknownWorkflowError, match=r"known here: none$"):
         Registry([]).workflow("zzz")
 
 

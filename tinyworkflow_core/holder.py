@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import socket
 from pathlib import Path
 
 from .clock import fresh_id
 
+_OWNER = re.compile(r"([0-9a-f]{16})/([1-9][0-9]{0,8})/([0-9]+)/[^/]+", re.ASCII)
+
 
 def new_owner() -> str:
     """A name for a holder in this process; no two calls give the same."""
     pid = os.getpid()
-    return f"{_machine()}/{pid}/{_started(pid)}/{fresh_id(8)}"
+    stat = _stat(pid)
+    return f"{_machine()}/{pid}/{stat[_STARTED] if stat else ''}/{fresh_id(8)}"
 
 
 def is_gone(owner: str) -> bool:
     """Whether that holder is known to live no more: a process of this very machine that has ended."""
-    machine, _, rest = owner.partition("/")
-    pid, _, rest = rest.partition("/")
-    started = rest.partition("/")[0]
-    if not machine or machine != _machine() or not pid.isdigit():
+    named = _OWNER.fullmatch(owner)
+    if named is None or named[1] != _machine():
         return False
-    return _started(int(pid)) != started
+    pid = int(named[2])
+    stat = _stat(pid)
+    if stat is None:
+        return not _exists(pid)
+    return stat[_STATE] == "Z" or stat[_STARTED] != named[3]
 
 
 def _machine() -> str:
@@ -41,11 +47,24 @@ def _machine() -> str:
     return hashlib.blake2b(f"{socket.gethostname()} {boot} {namespace}".encode(), digest_size=8).hexdigest()
 
 
-def _started(pid: int) -> str:
-    """When the process was started, in clock ticks since boot: a pid that is used again has another. Empty: no such
-    process."""
+_STATE, _STARTED = 0, 19
+"""Places in `_stat`. The start is in clock ticks since boot: a pid that is used again has another."""
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What the kernel says of a process. None: there is none, or it may not be looked at (/proc with hidepid)."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")  # a process may call itself anything
+        return text.rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if fields[0] == "Z" else fields[19]
+        return None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True

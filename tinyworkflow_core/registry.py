@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 import re
 import typing
 import weakref
@@ -22,11 +23,14 @@ from .retry import RetryPolicy
 
 P = ParamSpec("P")
 R = TypeVar("R")
+D = TypeVar("D")
 
 _NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
 """Names are part of run ids and of URLs."""
 
-_declared: weakref.WeakSet[Any] = weakref.WeakSet()
+_declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+"""All that this process has declared and still holds, in that order."""
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +45,6 @@ class ActivityDefinition(Generic[P, R]):
 
     def __post_init__(self) -> None:
         _look_like(self, self.fn)
-        _declared.add(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
@@ -69,7 +72,6 @@ class WorkflowDefinition(Generic[R]):
 
     def __post_init__(self) -> None:
         _look_like(self, self.fn)
-        _declared.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the plain function: for unit tests that bring a context of their own."""
@@ -95,16 +97,19 @@ class WorkflowDefinition(Generic[R]):
         return TypeAdapter(self.input_type)
 
     def validate(self, input_data: Any) -> Any:
-        """The input as the workflow will receive it. Raises InvalidInputError naming each field that does not fit."""
+        """The input as the workflow will receive it. Raises InvalidInputError naming each field that does not fit, and
+        DefinitionError when the annotation is none that an input could be validated by."""
         parameter = self._input_parameter
         if parameter is None or self.input_type is None:
             return input_data
         if input_data is None and parameter.default is not inspect.Parameter.empty:
             return None
-        from pydantic import ValidationError
+        from pydantic import PydanticUserError, ValidationError
 
         try:
             return self._adapter.validate_python(input_data)
+        except PydanticUserError as error:
+            raise DefinitionError(f"input of workflow {self.name!r} cannot be validated: {error.message}") from error
         except ValidationError as error:
             errors = [
                 {"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)
@@ -147,11 +152,16 @@ def activity(name: Any = None, retry_policy: RetryPolicy | None = None, timeout:
     def declare(fn: Callable[P, R]) -> ActivityDefinition[P, R]:
         if not callable(fn):
             raise DefinitionError(f"@activity goes on a function, not on {fn!r}")
-        return ActivityDefinition(
-            fn=fn,
-            name=name if isinstance(name, str) else fn.__name__,
-            retry_policy=retry_policy or RetryPolicy(),
-            timeout=None if timeout is None else seconds(timeout),
+        called = name if isinstance(name, str) else getattr(fn, "__name__", "")
+        if not called:
+            raise DefinitionError(f"{fn!r} has no name of its own; give it one: @activity(name=...)")
+        return _declare(
+            ActivityDefinition(
+                fn=fn,
+                name=called,
+                retry_policy=retry_policy or RetryPolicy(),
+                timeout=None if timeout is None else seconds(timeout),
+            )
         )
 
     return declare(name) if callable(name) else declare
@@ -175,12 +185,12 @@ def workflow(name: Any = None, *, version: int = 1) -> Any:
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if not 1 <= len(parameters) <= 2 or any(one.kind not in positional for one in parameters):
             raise DefinitionError(f"workflow {fn.__name__!r} takes the context and at most one input, by position")
-        if not isinstance(version, int) or version < 1:
+        if type(version) is not int or version < 1:  # True is an int as well
             raise DefinitionError(f"version of workflow {fn.__name__!r} must be a whole number from 1, not {version!r}")
         called = name if isinstance(name, str) else fn.__name__
         if not _NAME.fullmatch(called):
             raise DefinitionError(f"workflow name {called!r}: use 1 to 100 printable characters, and no slash")
-        return WorkflowDefinition(fn=fn, name=called, version=version)
+        return _declare(WorkflowDefinition(fn=fn, name=called, version=version))
 
     return declare(name) if callable(name) else declare
 
@@ -191,17 +201,16 @@ class Registry:
     def __init__(
         self, definitions: Iterable[WorkflowDefinition[Any] | ActivityDefinition[Any, Any]] | None = None
     ) -> None:
-        self._given: list[Any] | None = None if definitions is None else []
+        self._knows_all = definitions is None
+        self._given: list[Any] = []
         for one in definitions or ():
             self.add(one)
 
     def add(self, definition: WorkflowDefinition[Any] | ActivityDefinition[Any, Any]) -> None:
         """Know one more. Raises DuplicateDefinitionError when its (name, version) is taken by another place."""
-        if self._given is None:
-            self._given = []
-        self._given.append(definition)
         if isinstance(definition, WorkflowDefinition):
-            _unique(one for one in self._workflows() if one.name == definition.name)
+            _unique([*(one for one in self._workflows() if one.name == definition.name), definition])
+        self._given.append(definition)
 
     def workflow(self, name: str, version: int | None = None) -> WorkflowDefinition[Any]:
         """The definition of that version, or of the highest. Raises UnknownWorkflowError."""
@@ -224,13 +233,19 @@ class Registry:
 
     def activities(self) -> list[ActivityDefinition[Any, Any]]:
         """All activities, by name."""
-        known = self._given if self._given is not None else list(_declared)
-        found = {d.name: d for d in known if isinstance(d, ActivityDefinition)}
+        found = {d.name: d for d in self._known() if isinstance(d, ActivityDefinition)}
         return [found[name] for name in sorted(found)]
 
     def _workflows(self) -> list[WorkflowDefinition[Any]]:
-        known = self._given if self._given is not None else list(_declared)
-        return [d for d in known if isinstance(d, WorkflowDefinition)]
+        return [d for d in self._known() if isinstance(d, WorkflowDefinition)]
+
+    def _known(self) -> list[Any]:
+        return [*self._given, *(_declared.values() if self._knows_all else ())]
+
+
+def _declare(definition: D) -> D:
+    _declared[next(_numbers)] = definition
+    return definition
 
 
 def _look_like(definition: Any, fn: Callable[..., Any]) -> None:
@@ -244,7 +259,8 @@ def _look_like(definition: Any, fn: Callable[..., Any]) -> None:
 def _unique(definitions: Iterable[WorkflowDefinition[Any]]) -> list[WorkflowDefinition[Any]]:
     found: dict[tuple[str, int], WorkflowDefinition[Any]] = {}
     for one in definitions:
-        other = found.setdefault((one.name, one.version), one)
+        other = found.get((one.name, one.version), one)
+        found[one.name, one.version] = one  # the latest: an earlier one is of a module that was since reloaded
         if not _same_place(one.fn, other.fn):
             raise DuplicateDefinitionError(
                 f"workflow {one.name!r} version {one.version} is defined twice: at {_place(other.fn)} and at "
@@ -267,6 +283,7 @@ def _place(fn: Callable[..., Any]) -> str:
 def _resolve(fn: Callable[..., Any], annotation: Any) -> Any:
     if not isinstance(annotation, str):
         return annotation
+    fn = inspect.unwrap(fn)  # a decorator's wrapper lives in the decorator's module
 
     def holder() -> None: ...
 
@@ -274,7 +291,7 @@ def _resolve(fn: Callable[..., Any], annotation: Any) -> Any:
     holder.__annotations__ = {"input": annotation}
     try:
         return typing.get_type_hints(holder, fn.__globals__, dict(inspect.getclosurevars(fn).nonlocals))["input"]
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise DefinitionError(
             f"the input annotation {annotation!r} of workflow {fn.__name__!r} cannot be resolved ({error}); "
             "import or define that class at module level"

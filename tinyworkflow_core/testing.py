@@ -131,7 +131,7 @@ class WorkflowEnvironment:
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
         """Send a signal, again with the same message id when the answer was lost."""
-        message_id = message_id or fresh_id()
+        message_id = message_id or f"{next(self._numbers):09d}-{fresh_id()}"  # keeps the order while time stands still
         await self._outside(lambda app: app.client.send_signal(run_id, name, payload, message_id=message_id))
 
     async def decide(self, run_id: str, key: str | None = None, *, approved: bool = True, **about: Any) -> None:
