@@ -24,7 +24,9 @@ def a_process(first: str = "") -> Iterator[tuple[str, subprocess.Popen[str]]]:
     with process:
         try:
             assert process.stdout is not None
-            yield process.stdout.readline().strip(), process
+            owner = process.stdout.readline().strip()
+            assert owner
+            yield owner, process
         finally:
             process.kill()
 

@@ -197,7 +197,8 @@ def curl() -> None:
 @pytest.mark.usefixtures("curl")
 def test_the_curl_commands_of_the_readme_bring_a_release_to_its_end(tmp_path: Path) -> None:
     [script] = blocks(README, "sh")
-    with server("app", {"TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db"}) as app:
+    environ = {"TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db", "TRAIN_STEP_SECONDS": "0.1"}
+    with server("app", environ) as app:
         app.wait_until_up()
         started, asked, decided, run, history = shell(script, app.port)
     assert started == {"run_id": "train-1", "status": "paused", "links": started["links"]}

@@ -1,4 +1,4 @@
-"""Activities and exceptions that the workflows of these tests name. Nothing here is ever run: a test gives the results."""
+"""Activities and exceptions that the workflows of these tests name. None is ever run: a test gives the results."""
 
 from __future__ import annotations
 

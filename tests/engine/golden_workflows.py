@@ -79,6 +79,10 @@ async def task_group_cleanup(ctx: WorkflowContext) -> str:
     return f"cleaned up after {said}"
 
 
+def _nothing() -> Any:
+    raise KeyError("nothing")
+
+
 async def chances(ctx: WorkflowContext) -> list[Any]:
     """What is drawn by chance or seen of the world is the result."""
     rng = ctx.random()
@@ -86,7 +90,7 @@ async def chances(ctx: WorkflowContext) -> list[Any]:
     drawn.append(await ctx.side_effect(lambda: {"seen": (1, 2)}))
     await ctx.sleep(5)
     try:
-        await ctx.side_effect(lambda: {}["nothing"])
+        await ctx.side_effect(_nothing)
     except KeyError as error:
         drawn.append(repr(error))
     return [*drawn, str(ctx.uuid4()), rng.random(), rng.uniform(1, 2), rng.choice("abcdef")]

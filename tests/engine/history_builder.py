@@ -1,7 +1,8 @@
-"""LiveRun: drives one Execution by hand and keeps the history that this makes. Pure: the time is virtual, nothing is run.
+"""LiveRun: drives one Execution by hand and keeps the history that this makes. Pure: time is virtual, nothing is run.
 
-Every answer becomes an event, exactly as the engine's owner would store it, and after each the whole history so far is replayed
-from its JSON form: the replay must stand where the live run stands. So every test that uses this is a test of replay, too.
+Every answer becomes an event, exactly as the engine's owner would store it, and after each the whole history so far is
+replayed from its JSON form: the replay must stand where the live run stands. So every test that uses this is a test of
+replay, too.
 """
 
 from __future__ import annotations
@@ -117,7 +118,9 @@ def _without_traceback(error: Failure) -> dict[str, Any]:
 class LiveRun:
     """One run: its live execution, its history so far and the answers that a test gives."""
 
-    def __init__(self, code: Any, input_data: Any = None, *, facts: RunFacts = FACTS, always_replay: bool = True) -> None:
+    def __init__(
+        self, code: Any, input_data: Any = None, *, facts: RunFacts = FACTS, always_replay: bool = True
+    ) -> None:
         self.code = defined(code)
         self.facts = facts
         self.always_replay = always_replay

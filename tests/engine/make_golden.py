@@ -1,4 +1,4 @@
-"""Writes the golden histories that are not there yet: `python -m tests.engine.make_golden`. One that is there stays for ever.
+"""Writes the golden histories that are missing: `python -m tests.engine.make_golden`. What is there stays for ever.
 
 Beside every history stands what the engine said after each of its events when the history was made.
 """

@@ -1,7 +1,7 @@
 """A workflow that does what its input says, such inputs by chance, and a world that answers by chance.
 
-A program is a list: a word and what it is about, other programs among it. Whatever may be combined in workflow code can be
-combined here; no program is wrong.
+A program is a list: a word and what it is about, other programs among it. Whatever may be combined in workflow code
+can be combined here; no program is wrong.
 """
 
 from __future__ import annotations

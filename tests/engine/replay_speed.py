@@ -1,4 +1,4 @@
-"""Prints how fast the engine steps and replays a workflow of sequential steps: `python -m tests.engine.replay_speed [steps]`."""
+"""Prints how fast the engine steps and replays sequential steps: `python -m tests.engine.replay_speed [steps]`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Workflows whose commands come in the order in which asyncio cancels or starts tasks, and their replay in a loop.
 
-Run as a module it prints the ids of what one replay of each asks for: another process, another hash seed, the same commands.
+Run as a module it prints what one replay of each asks for: another process, another hash seed, the same commands.
 """
 
 from __future__ import annotations

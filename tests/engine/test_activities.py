@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.engine.activities import DeclinedError, TwistedError, charge, echo, i
 from tests.engine.history_builder import Begin, codec, picture
 from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.engine.history import ActivityFailed
-from tinyworkflow_core.errors import ActivityError, ApplicationError
+from tinyworkflow_core.errors import ActivityError, ApplicationError, SerializationError
 from tinyworkflow_core.serialization import Failure
 
 
@@ -28,7 +29,9 @@ async def what_failed(ctx: WorkflowContext) -> list[Any]:
     except Exception as error:
         seen: BaseException | None = error
         while seen is not None:
-            chain.append([f"{type(seen).__module__}:{type(seen).__qualname__}", str(seen), getattr(seen, "details", None)])
+            chain.append(
+                [f"{type(seen).__module__}:{type(seen).__qualname__}", str(seen), getattr(seen, "details", None)]
+            )
             seen = seen.__cause__
     return chain
 
@@ -125,7 +128,9 @@ def test_an_attempt_that_failed_and_is_tried_again_is_not_seen_by_the_workflow(b
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_workflow_sees_the_exception_that_the_activity_raised(begin: Begin, raised: Exception, seen: list[Any]) -> None:
+def test_the_workflow_sees_the_exception_that_the_activity_raised(
+    begin: Begin, raised: Exception, seen: list[Any]
+) -> None:
     run = begin(what_failed)
     run.fail(run.activities[0], raised)
     assert run.result == [seen]
@@ -140,7 +145,9 @@ def test_an_exception_whose_class_is_not_here_arrives_as_activity_error(begin: B
 
     run = begin(by_type)
     (command,) = run.activities
-    gone = Failure(type="LostError", message="far away", cls="no_such_module:LostError", args='["far away"]', details='{"a":1}')
+    gone = Failure(
+        type="LostError", message="far away", cls="no_such_module:LostError", args='["far away"]', details='{"a":1}'
+    )
     run.happen(ActivityFailed(at=run.now, **command.about(), attempt=1, started_at=run.now, error=gone))
     assert run.result == ["LostError", "far away", {"a": 1}]
 
@@ -258,6 +265,21 @@ def test_what_a_withdrawn_call_still_gives_or_raises_does_not_replace_the_first_
     run.complete(first, 1)
     run.fail(third, KeyError("third"))
     assert run.result == "failed: second"
+
+
+def test_calls_that_fail_together_leave_no_failure_that_nobody_looked_at(
+    begin: Begin, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def unstorable(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.execute_parallel(*((echo, (object(),)) for _ in range(3)))
+        except SerializationError:
+            gc.collect()
+        return "seen"
+
+    assert begin(unstorable).result == "seen"
+    gc.collect()
+    assert caplog.messages == []
 
 
 def test_of_failures_in_one_commit_the_one_that_happened_first_is_raised(begin: Begin) -> None:

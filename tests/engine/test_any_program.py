@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +11,7 @@ from tests.engine.history_builder import FACTS, LiveRun, codec, defined, picture
 from tests.engine.programs import Program, answer, interpreter, programs, schedules
 from tinyworkflow_core.engine.replay import Execution
 
-quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 
 
 @quick
@@ -31,7 +33,7 @@ def test_how_events_are_grouped_into_commits_makes_no_difference(
         history, wanted = run.history, picture(run.outcome)
     cuts = sorted(data.draw(st.sets(st.integers(1, len(history)), max_size=6)) | {1, len(history)})
     execution = Execution(defined(interpreter), stored(history[: cuts[0]]), facts=FACTS, codec=codec)
-    for begin, end in zip(cuts, cuts[1:], strict=False):
+    for begin, end in pairwise(cuts):
         execution.step(stored(history[begin:end]))
     assert picture(execution.outcome) == wanted
     execution.close()

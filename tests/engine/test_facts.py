@@ -40,12 +40,22 @@ async def reading(ctx: WorkflowContext, order: Any) -> list[Any]:
 
 def test_a_run_knows_what_it_is(begin: Begin) -> None:
     async def facts(ctx: WorkflowContext) -> list[Any]:
-        return [ctx.run_id, ctx.workflow_id, ctx.workflow_name, ctx.version, ctx.generation, ctx.retry_count, ctx.parent_run_id]
+        return [
+            ctx.run_id,
+            ctx.workflow_id,
+            ctx.workflow_name,
+            ctx.version,
+            ctx.generation,
+            ctx.retry_count,
+            ctx.parent_run_id,
+        ]
 
     assert begin(facts).result == ["run-1", "order-1", "under_test", 1, 0, 0, None]
 
 
-@pytest.mark.parametrize("data", [{"item": "ball"}, Order(item="ball"), Parcel("ball")], ids=lambda data: type(data).__name__)
+@pytest.mark.parametrize(
+    "data", [{"item": "ball"}, Order(item="ball"), Parcel("ball")], ids=lambda data: type(data).__name__
+)
 def test_an_entry_of_the_input_is_an_item_of_a_mapping_or_an_attribute(begin: Begin, data: Any) -> None:
     assert begin(reading, data).result == ["ball", None, "red"]
 

@@ -1,4 +1,4 @@
-"""Code and history that differ: noticed at the first difference, told with both sides and the line, never talked past."""
+"""Code and history that differ: noticed at the first difference, told with both sides and the line, not talked past."""
 
 from __future__ import annotations
 
@@ -217,7 +217,10 @@ def test_code_that_has_not_ended_although_its_history_says_so_is_a_mismatch() ->
 
 
 def test_the_closing_event_of_a_run_that_has_ended_changes_nothing() -> None:
-    assert picture(replayed(original, [*recorded(), RunCompleted(at=START, output='"done"')])) == ["completed", '"done"']
+    assert picture(replayed(original, [*recorded(), RunCompleted(at=START, output='"done"')])) == [
+        "completed",
+        '"done"',
+    ]
 
 
 def test_a_run_that_was_ended_from_outside_can_be_replayed() -> None:

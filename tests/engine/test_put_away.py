@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import subprocess
 import sys
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,8 @@ from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.engine.history import SignalReceived
 from tinyworkflow_core.engine.replay import Execution, replay
 from tinyworkflow_core.errors import SerializationError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -190,6 +194,18 @@ def test_a_replay_leaves_nothing_behind(complaints: list[str], code: Any) -> Non
     del outcome
     gc.collect()
     assert complaints == []
+
+
+def test_code_that_never_gives_up_does_not_keep_the_process_from_ending() -> None:
+    code = (
+        "from tests.engine.history_builder import LiveRun\n"
+        "from tests.engine.test_put_away import never_gives_up, never_stops_sleeping, never_stops_starting\n"
+        "for code in (never_gives_up, never_stops_sleeping, never_stops_starting):\n"
+        "    LiveRun(code).close()\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_code_may_be_put_away_twice_and_after_its_end(begin: Begin) -> None:

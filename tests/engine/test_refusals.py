@@ -89,7 +89,9 @@ REFUSED: list[tuple[Attempt, str]] = [
 
 
 @pytest.mark.parametrize(("attempt", "instead"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
-def test_what_touches_the_world_is_refused_and_the_way_out_is_named(begin: Begin, attempt: Attempt, instead: str) -> None:
+def test_what_touches_the_world_is_refused_and_the_way_out_is_named(
+    begin: Begin, attempt: Attempt, instead: str
+) -> None:
     async def tries(ctx: WorkflowContext) -> None:
         await attempt(asyncio.get_running_loop())
 

@@ -38,9 +38,12 @@ class LocalDispatcher:
         self._queue: deque[str] = deque()
         self._queued: set[str] = set()
         self._later: list[tuple[datetime, str]] = []
+        self._later_at: dict[str, datetime] = {}
+        """The earliest of each run's later calls: that call asks for the next one itself."""
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._letting_go = False
 
     @property
     def busy(self) -> int:
@@ -49,31 +52,44 @@ class LocalDispatcher:
 
     async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
         """See the port."""
-        if self._closed:
+        if self._closed or self._letting_go:
             return
         self._loop = asyncio.get_running_loop()
         if at is not None and at > self._clock.now():
-            heapq.heappush(self._later, (at, task.run_id))
-            self._set_timer()
+            known = self._later_at.get(task.run_id)
+            if known is None or at < known:
+                self._later_at[task.run_id] = at
+                heapq.heappush(self._later, (at, task.run_id))
+                self._set_timer()
         else:
             self._enqueue(task.run_id)
 
     def wake(self, run_id: str) -> None:
         """Like dispatch, for callbacks in the dispatcher's own loop."""
-        if not self._closed:
+        if not (self._closed or self._letting_go):
             self._loop = asyncio.get_running_loop()
             self._enqueue(run_id)
 
-    async def close(self) -> None:
-        """Stop; calls under way are cancelled and end by letting go of their runs."""
-        self._closed = True
+    async def let_go(self) -> None:
+        """Forget what was asked for and cancel the calls under way; they end by letting go of their runs."""
+        self._letting_go = True
         self._queue.clear()
-        if self._timer is not None:
-            self._timer.cancel()
-        while calls := list(self._calls):
-            for call in calls:
-                call.cancel()
-            await asyncio.wait(calls)
+        self._queued.clear()
+        self._later.clear()
+        self._later_at.clear()
+        self._set_timer()
+        try:
+            while calls := list(self._calls):
+                for call in calls:
+                    call.cancel()
+                await asyncio.wait(calls)
+        finally:
+            self._letting_go = False
+
+    async def close(self) -> None:
+        """Let go of everything, for good."""
+        self._closed = True
+        await self.let_go()
 
     def _enqueue(self, run_id: str) -> None:
         if run_id in self._queued:
@@ -113,8 +129,10 @@ class LocalDispatcher:
         self._timer = None
         now = self._clock.now()
         while self._later and self._later[0][0] <= now:
-            _, run_id = heapq.heappop(self._later)
-            self._enqueue(run_id)
+            at, run_id = heapq.heappop(self._later)
+            if self._later_at.get(run_id) == at:  # else an earlier one has taken its place
+                del self._later_at[run_id]
+                self._enqueue(run_id)
         self._set_timer()
 
 

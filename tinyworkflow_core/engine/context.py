@@ -221,14 +221,14 @@ class WorkflowContext:
         tasks = [loop.create_task(self._activity(*call, one, ids[0])) for one, call in zip(ids, calls, strict=True)]
         try:
             _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            failed = next((one for one in tasks if one.done() and (one.cancelled() or one.exception())), None)
+            failed = [one for one in tasks if one.done() and (one.cancelled() or one.exception())]
         except asyncio.CancelledError:
             await _cancel_all(tasks)
             raise
-        if failed is None:
+        if not failed:
             return [one.result() for one in tasks]
         await _cancel_all(pending)
-        return [failed.result()]  # raises
+        return [failed[0].result()]  # raises
 
     def side_effect(self, fn: Callable[[], Any]) -> Step[Any]:
         """Call `fn` (sync or async, quick) once, and give what it gave, or raise what it raised, in every replay."""

@@ -27,9 +27,7 @@ Ts = TypeVarTuple("Ts")
 MAX_CALLBACKS_PER_DRAIN = 1_000_000
 """Past this many callbacks without coming to rest the workflow is taken to spin for ever."""
 
-_CLOSE_ATTEMPTS = 1000
-_unending: deque[Any] = deque(maxlen=256)
-"""Coroutines that swallow whatever is thrown at them. Collected as garbage they would complain on stderr."""
+_CLOSE_ATTEMPTS = 16
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -229,7 +227,11 @@ def _close(coro: Any) -> None:
             return
         except BaseException:
             pass  # a `finally` that awaits makes this a RuntimeError, and leaves the coroutine suspended further on
-    _unending.append(coro)
+    # It swallows whatever is thrown at it, in a loop. Collected as garbage, at the latest when the process ends, it
+    # would do so where no loop of ours makes it wait, and spin for ever. Nothing can end it: so it is never collected.
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
 
 
 # In 3.11 there is one behind the other.
