@@ -145,7 +145,7 @@ class NonDeterminismError(TinyWorkflowError):
     """The code does not ask for what its history records. Parks the run; never fails it.
 
     `step` is the command's position, `recorded` and `asked` describe both sides, `where` is the code's
-    file:line (empty when the code asked for nothing at all).
+    file:line (where it waits, or is defined, when it asked for nothing).
     """
 
     def __init__(self, *, step: int, recorded: str, asked: str, where: str = "") -> None:

@@ -145,6 +145,23 @@ def test_a_timeout_around_an_activity_withdraws_it_and_waits_for_its_end(begin: 
     assert run.end_withdrawn().result == "late"
 
 
+def test_an_activity_that_is_given_up_twice_is_withdrawn_once(begin: Begin) -> None:
+    async def twice_limited(ctx: WorkflowContext) -> str:
+        try:
+            async with asyncio.timeout(10), asyncio.timeout(5):
+                await ctx.execute_activity(inc, 1)
+        except TimeoutError:
+            return "late"
+        return "in time"
+
+    run = begin(twice_limited)
+    outer, inner = run.timers
+    (command,) = run.activities
+    run.fire(inner).fire(outer)
+    assert run.execution.journal.withdrawn == [command.id]
+    assert run.end_withdrawn().result == "late"
+
+
 def test_task_group_waits_for_all(begin: Begin) -> None:
     async def grouped(ctx: WorkflowContext) -> list[int]:
         async with asyncio.TaskGroup() as group:

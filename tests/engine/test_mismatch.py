@@ -181,6 +181,18 @@ def test_code_that_waits_where_its_history_goes_on_is_told_where_it_waits() -> N
     assert (error.step, error.asked, error.where) == (2, "nothing at that point", line_of(changed))
 
 
+def test_code_that_waits_in_a_helper_is_told_the_helpers_line() -> None:
+    async def helper(ctx: WorkflowContext) -> None:
+        await ctx.wait_for_signal("never")  # here
+
+    async def changed(ctx: WorkflowContext) -> str:
+        await ctx.execute_activity(inc, 1)
+        await helper(ctx)
+        return "done"
+
+    assert difference(changed, recorded()).where == line_of(helper)
+
+
 def test_code_that_returns_earlier_than_its_history_says_is_told_where_it_is_defined() -> None:
     async def changed(ctx: WorkflowContext) -> str:
         await ctx.execute_activity(inc, 1)
@@ -358,6 +370,19 @@ def test_no_code_runs_on_after_a_mismatch() -> None:
     assert after == []
     execution.close()
     assert after == ["GeneratorExit"]
+
+
+def test_no_other_task_goes_on_after_a_mismatch() -> None:
+    after: list[str] = []
+
+    async def changed(ctx: WorkflowContext) -> None:
+        async def other() -> None:
+            after.append("begun")
+
+        await asyncio.gather(ctx.execute_activity(inc, 100), other())
+
+    assert difference(changed, recorded()).step == 1
+    assert after == []
 
 
 def test_another_python_is_named_as_a_possible_cause_once() -> None:

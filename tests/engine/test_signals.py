@@ -40,6 +40,7 @@ def test_a_signal_wakes_the_one_that_waits_for_its_name(begin: Begin) -> None:
     run.signal("other", 1)
     assert run.commands == []
     assert run.signal("go", {"a": (1, 2)}).result == {"a": (1, 2)}
+    assert run.execution.seen == {"message-1", "message-2"}
 
 
 def test_signals_that_came_early_are_kept_and_given_first_in_first_out(begin: Begin) -> None:
@@ -131,6 +132,18 @@ async def test_a_wait_that_is_cancelled_with_the_signal_in_its_hands_gives_it_ba
     with pytest.raises(asyncio.CancelledError):
         await first
     assert [await mailbox.wait("go"), await mailbox.wait("go")] == [1, 2]
+
+
+async def test_a_wait_that_is_cancelled_is_passed_over_and_forgotten() -> None:
+    mailbox = Mailbox()
+    waits = [asyncio.create_task(mailbox.wait("go")) for _ in range(3)]
+    await asyncio.sleep(0)
+    waits[0].cancel()
+    waits[2].cancel()
+    mailbox.receive("go", 1)
+    assert await waits[1] == 1
+    await asyncio.gather(*waits, return_exceptions=True)
+    assert not mailbox._waits["go"]
 
 
 # --- handlers --------------------------------------------------------------------------------------
@@ -243,6 +256,22 @@ def test_one_condition_that_comes_true_may_make_the_next_one_true(begin: Begin) 
         return order
 
     assert begin(chain).signal("go").result == ["a", "b", "c"]
+
+
+def test_a_condition_is_not_asked_any_more_once_the_workflow_has_ended(begin: Begin) -> None:
+    asked: list[int] = []
+
+    async def ends(ctx: WorkflowContext) -> int:
+        def never() -> bool:
+            asked.append(1)
+            return False
+
+        task = asyncio.create_task(ctx.wait_until(never))
+        await ctx.wait_for_signal("go")
+        return len(asked) if not task.done() else -1
+
+    run = begin(ends, always_replay=False).signal("other").signal("go")
+    assert run.result == len(asked) > 0
 
 
 def test_a_condition_that_raises_raises_where_it_is_waited_for(begin: Begin) -> None:

@@ -114,6 +114,19 @@ def test_equal_timers_are_told_apart(begin: Begin) -> None:
     assert run.fire(left).signal("go").result == [1]
 
 
+def test_a_callback_that_is_taken_back_is_not_called(begin: Begin, caplog: pytest.LogCaptureFixture) -> None:
+    async def undecided(ctx: WorkflowContext) -> list[int]:
+        calls: list[int] = []
+        loop = asyncio.get_running_loop()
+        handles = [loop.call_soon(calls.append, i) for i in range(3)]
+        handles[1].cancel()
+        await asyncio.sleep(0)
+        return calls
+
+    assert begin(undecided).result == [0, 2]
+    assert caplog.messages == []
+
+
 def test_a_timer_that_fires_after_it_was_given_up_is_ignored(begin: Begin) -> None:
     async def in_time(ctx: WorkflowContext) -> str:
         async with asyncio.timeout(5):
