@@ -14,8 +14,9 @@ import pytest
 from tests.engine.activities import echo, undo
 from tests.engine.history_builder import Begin
 from tests.engine.task_order import WORKFLOWS, cancel_what_is_left, completed_steps, history_of, order, task_group
-from tinyworkflow_core.engine.context import Step, WorkflowContext
+from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.engine.loop import WorkflowTask
+from tinyworkflow_core.engine.step import Step
 
 ROOT = Path(__file__).parents[2]
 

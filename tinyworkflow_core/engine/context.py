@@ -7,11 +7,10 @@ world is a command for the journal; waiting is waiting for the event that ends i
 from __future__ import annotations
 
 import asyncio
-import collections.abc
 import inspect
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
-from collections.abc import Callable, Coroutine, Generator, Mapping, MutableMapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar, cast, overload
@@ -33,6 +32,7 @@ from .history import (
 )
 from .journal import Journal
 from .mailbox import Mailbox
+from .step import ReplayLogger, Step, cancel_all
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,41 +68,6 @@ class Approval:
         return self.approved
 
 
-class Step(Coroutine[Any, Any, R]):
-    """An awaitable step of a workflow: a coroutine whose hash is its number in the run.
-
-    asyncio.as_completed and user code put awaitables into sets; a plain coroutine's place there depends on its address.
-    """
-
-    __slots__ = ("_awaited", "_coro", "_journal", "_number")
-
-    def __init__(self, coro: Coroutine[Any, Any, R], number: int, journal: Journal) -> None:
-        self._coro = coro
-        self._number = number
-        self._journal = journal
-        self._awaited = False
-
-    def __hash__(self) -> int:
-        return self._number
-
-    def __await__(self) -> Generator[Any, Any, R]:
-        self._awaited = True
-        return self._coro.__await__()
-
-    def send(self, value: Any) -> Any:
-        return self._coro.send(value)
-
-    def throw(self, *args: Any) -> Any:
-        return self._coro.throw(*args)
-
-    def close(self) -> None:
-        self._coro.close()
-
-    def __del__(self) -> None:
-        if self._journal.closed and not self._awaited:  # not forgotten: the run was put away before it came to it
-            self._coro.close()
-
-
 class WorkflowContext:
     """Given to every workflow function as its first argument."""
 
@@ -124,7 +89,7 @@ class WorkflowContext:
         self.parent_run_id = facts.parent_run_id
         self.retry_count = facts.retry_count
         self.input_data = input_data
-        self.logger = _ReplayLogger(_log, {"run_id": facts.run_id, "workflow": facts.name})
+        self.logger = ReplayLogger(_log, {"run_id": facts.run_id, "workflow": facts.name})
         self._journal = journal
         self._codec = codec
         self._clock = clock
@@ -223,11 +188,11 @@ class WorkflowContext:
             _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             failed = [one for one in tasks if one.done() and (one.cancelled() or one.exception())]
         except asyncio.CancelledError:
-            await _cancel_all(tasks)
+            await cancel_all(tasks)
             raise
         if not failed:
             return [one.result() for one in tasks]
-        await _cancel_all(pending)
+        await cancel_all(pending)
         return [failed[0].result()]  # raises
 
     def side_effect(self, fn: Callable[[], Any]) -> Step[Any]:
@@ -408,37 +373,9 @@ class WorkflowContext:
             return await wait(*args)
 
 
-class _ReplayLogger(logging.LoggerAdapter[logging.Logger]):
-    """Silent while what it would say has been said before."""
-
-    silent = False
-
-    def isEnabledFor(self, level: int) -> bool:
-        return not self.silent and super().isEnabledFor(level)
-
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        kwargs["extra"] = {**(self.extra or {}), **(kwargs.get("extra") or {})}
-        return msg, kwargs
-
-
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-async def _cancel_all(tasks: collections.abc.Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks and wait until each has ended, however often the waiting itself is cancelled."""
-    left = [one for one in tasks if not one.done()]
-    for one in left:
-        one.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while left := [one for one in left if not one.done()]:
-        try:
-            await asyncio.wait(left)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
 
 
 def _definition(fn: Any) -> ActivityDefinition[Any, Any]:
