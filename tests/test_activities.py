@@ -57,6 +57,20 @@ async def test_an_activity_knows_which_attempt_it_is_also_in_a_thread() -> None:
         activity_context()
 
 
+async def test_what_returns_an_awaitable_is_awaited_however_it_was_written() -> None:
+    async def answer(number: int) -> int:
+        return number
+
+    class Answer:
+        async def __call__(self, number: int) -> int:
+            return number
+
+    for fn in (lambda number: answer(number), Answer()):
+        event = await runner()(attempt(activity(name="odd")(fn), 7))
+        assert isinstance(event, ActivityCompleted)
+        assert event.result == "7"
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), StopIteration("x"), GeneratorExit()])
 async def test_whatever_an_activity_raises_is_a_failed_attempt(error: BaseException) -> None:
     @activity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -170,6 +171,16 @@ async def test_a_delayed_start_that_is_cancelled_never_begins(env: WorkflowEnvir
     await env.run()
     assert (await env.status(run_id)).status == "cancelled"
     assert [one["type"] for one in await env.events(run_id)] == ["RunStarted", "CancelRequested", "RunCancelled"]
+
+
+async def test_a_run_whose_class_is_gone_is_still_listed(
+    env: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await env.start(typed, {"number": 7, "email": "a@b"})
+    await env.run()
+    monkeypatch.delattr(sys.modules[__name__], "Order")
+    [run] = await env.client.list_workflow_executions()
+    assert (run.run_id, run.input_data) == (run_id, {"number": 7, "email": "a@b"})
 
 
 async def test_cancelling_twice_is_cancelling_once(env: WorkflowEnvironment) -> None:

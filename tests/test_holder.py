@@ -82,9 +82,10 @@ def test_a_process_of_another_user_that_may_not_be_looked_at_is_not_gone(monkeyp
     def forbidden(pid: int, number: int) -> None:
         raise PermissionError
 
+    owner = new_owner()
     monkeypatch.setattr(holder, "_stat", lambda pid: None)
     monkeypatch.setattr(os, "kill", forbidden)
-    assert not is_gone(new_owner())
+    assert not is_gone(owner)
 
 
 def test_a_holder_on_another_machine_is_never_gone() -> None:

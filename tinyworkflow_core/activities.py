@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ MAX_CONCURRENT = 100
 """How many activities one process works on at a time unless told otherwise; the rest wait their turn."""
 
 _IDLE_THREAD_SECONDS = 30.0
+_LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 _PLAIN = (str, int, float, bool, type(None))
 
 AttemptEnded = ActivityCompleted | ActivityFailed | ActivityCancelled
@@ -78,13 +80,15 @@ class ActivityRunner:
         self._threads = _Threads()
         self._replaced = dict(replaced or {})
 
-    async def __call__(self, attempt: ActivityAttempt) -> AttemptEnded:
-        """Make the attempt. Cancel the calling task to withdraw it; the event then says how it ended."""
+    async def __call__(self, attempt: ActivityAttempt, on_start: Callable[[], None] = lambda: None) -> AttemptEnded:
+        """Make the attempt when its turn comes, which `on_start` is told. Cancel the calling task to withdraw it; the
+        event then says how it ended."""
         try:
             await self._slots.acquire()
         except asyncio.CancelledError:
             return self._cancelled(attempt)
         try:
+            on_start()
             return await self._attempt(attempt)
         finally:
             self._slots.release()
@@ -123,7 +127,9 @@ class ActivityRunner:
                 fn = self._replaced.get(activity.name, activity.fn)
                 if inspect.iscoroutinefunction(fn):
                     return await fn(*args, **kwargs)
-                return await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancelled.set)
+                value = await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancelled.set)
+                # A callable object or a lambda does not show that what it returns is to be awaited.
+                return await value if inspect.isawaitable(value) else value
         except TimeoutError:
             if scope.expired():
                 raise TimeoutError(f"activity {activity.name!r} timed out after {activity.timeout:g} s") from None
@@ -168,8 +174,11 @@ def _retry_at(attempt: ActivityAttempt, error: BaseException, started_at: dateti
     if delay is None or not policy.retries(error):
         return None
     if isinstance(error, RetryAfter):
-        delay = seconds(error.delay)
-    retry_at = now + timedelta(seconds=delay)
+        try:
+            delay = seconds(error.delay)
+        except (ValueError, TypeError):  # a moment that has passed, or nonsense from a service: the policy's own delay
+            pass
+    retry_at = now + timedelta(seconds=min(delay, _LONGEST_DELAY_SECONDS))
     first = attempt.first_started_at or started_at
     if policy.total is not None and (retry_at - first).total_seconds() > seconds(policy.total):
         return None
@@ -183,6 +192,10 @@ class _Threads:
     """
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
 
@@ -210,6 +223,8 @@ class _Threads:
             except RuntimeError:
                 pass  # the loop is closed: nobody waits any more
 
+        if self._pid != os.getpid():  # a fork copies the marks of idle threads, but not the threads
+            self._begin()
         self._calls.put(call)
         if not self._idle.acquire(blocking=False):
             threading.Thread(target=self._work, name="tinyworkflow-activity", daemon=True).start()

@@ -96,10 +96,14 @@ class App:
         TINYWORKFLOW_TICK (default 1s). Raises ConfigurationError naming the variable that does not fit.
         """
         found: dict[str, Any] = {
-            "store": environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL),
             "api_keys": [key for part in environ.get("TINYWORKFLOW_API_KEYS", "").split(",") if (key := part.strip())],
             "dispatcher": environ.get("TINYWORKFLOW_DISPATCHER", "local"),
         }
+        if "store" not in arguments:
+            try:
+                found["store"] = open_store(environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"TINYWORKFLOW_DATABASE_URL: {error}") from None
         if (lease := _duration(environ, "TINYWORKFLOW_LEASE")) is not None:
             found["settings"] = AdvanceSettings(lease_seconds=lease)
         if (request := _duration(environ, "TINYWORKFLOW_REQUEST_TIMEOUT")) is not None:
@@ -181,7 +185,7 @@ class TinyWorkflowClient(WorkflowClient):
 
     - database_url: `sqlite:///file.db`, `sqlite:///:memory:`, `firestore://project/database?collection=prefix`; the
       environment variable TINYWORKFLOW_DATABASE_URL unless given, else an SQLite file in the current folder.
-    - auto_start_worker: the first call starts a worker. Use it as `async with`, or call `close()`.
+    - auto_start_worker: `async with`, or the first `start_workflow`, starts a worker; `close()` ends it.
     """
 
     def __init__(
@@ -245,6 +249,8 @@ class TinyWorkflowClient(WorkflowClient):
         """Stop working on runs; those in hand are let go."""
         self.dispatcher = NoDispatcher()
         await self.app.stop_worker()
+        if isinstance(self.app.dispatcher, LocalDispatcher):
+            await self.app.dispatcher.let_go()
 
     async def close(self) -> None:
         """Stop the worker and give back the store."""
@@ -263,6 +269,9 @@ def _duration(environ: Mapping[str, str], name: str) -> float | None:
     if (text := environ.get(name)) is None:
         return None
     try:
-        return float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
+        value = float(text) if text.replace(".", "", 1).isdigit() else seconds(text)
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
+    if value <= 0:
+        raise ConfigurationError(f"{name}: a duration of more than 0 is needed, not {text!r}")
+    return value

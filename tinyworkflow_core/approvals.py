@@ -6,9 +6,11 @@ what was decided.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
+from .client import check_fits
 from .clock import Clock
 from .dispatcher import Advance, Dispatcher
 from .engine.history import ApprovalDecided, ApprovalRequested
@@ -40,18 +42,16 @@ async def decide(
     """Decide the approval `key` of a run (None: its only open one). Returns the key. The same decision again is no
     error.
 
-    Raises RunNotFoundError, ApprovalNotFoundError, ApprovalConflictError (decided the other way already) and
-    ApprovalClosedError (expired, withdrawn, or the run has ended).
+    Raises RunNotFoundError, PayloadTooLargeError, ApprovalNotFoundError, ApprovalConflictError (decided the other way
+    already) and ApprovalClosedError (expired, withdrawn, or the run has ended).
     """
     run = await store.get(run_id)
     if run is None:
         raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
+    now = clock.now()
     asked = _find(run, key)
     if asked is None:
-        return await _compare_with_history(store, run_id, key, decision)
-    now = clock.now()
-    if asked.expires_at is not None and asked.expires_at <= now:
-        raise ApprovalClosedError(f"approval {asked.key!r} of run {run_id!r} has expired", run_id=run_id)
+        return await _compare_with_history(store, run, key, decision, now=now)
     message = Message(
         id=f"approval/{run.generation}/{asked.id}",
         kind=MessageKind.APPROVAL,
@@ -66,16 +66,18 @@ async def decide(
             "data": codec.encode(decision.data),
         },
     )
-    delivery = await store.deliver(run_id, message)
-    if delivery.outcome is DeliveryOutcome.CLOSED or delivery.outcome is DeliveryOutcome.UNKNOWN:
-        raise ApprovalClosedError(f"run {run_id!r} has ended", run_id=run_id)
-    if delivery.existing is not None:  # not with every DUPLICATE: the message may have been taken up just now
-        _same_or_conflict(run_id, asked.key, bool(delivery.existing.body["approved"]), decision)
+    check_fits(store, message)
+    if _has_expired(asked, now):  # what was decided in time may not have been taken up yet
+        stored, existing = False, next((one for one in await store.inbox(run_id) if one.id == message.id), None)
     else:
+        delivery = await store.deliver(run_id, message)
+        stored = delivery.outcome in (DeliveryOutcome.ACCEPTED, DeliveryOutcome.DUPLICATE)
+        existing = delivery.existing  # not with every DUPLICATE: the message may have been taken up just now
+    if existing is not None:
+        _same_or_conflict(run_id, asked.key, bool(existing.body["approved"]), decision)
+    elif not (stored and await _still_asks(store, run, asked)):
         # Somebody's decision may have been taken up between the look and the delivery: then this one came too late.
-        run = await store.get(run_id)
-        if run is None or all(one.id != asked.id for one in run.open_approvals):
-            return await _compare_with_history(store, run_id, asked.key, decision)
+        return await _compare_with_history(store, run, asked.key, decision, now=now, asked=asked)
     await dispatcher.dispatch(Advance(run_id=run_id))
     return asked.key
 
@@ -89,15 +91,21 @@ class PendingApproval:
 
 
 async def pending(store: Store, *, approver: str | None = None, limit: int = 100) -> list[PendingApproval]:
-    """Open approvals, those of the newest runs first; with `approver` only those that anybody or that person may
-    decide."""
-    page = await store.list(RunQuery(open_approvals=True, limit=limit))
-    return [
-        PendingApproval(run=run, approval=one)
-        for run in page.items
-        for one in run.open_approvals
-        if approver is None or not one.approvers or approver in one.approvers
-    ]
+    """At most `limit` open approvals, those of the newest runs first; with `approver` only those that anybody or that
+    person may decide."""
+    found: list[PendingApproval] = []
+    query = RunQuery(open_approvals=True, limit=limit)
+    while True:
+        page = await store.list(query)
+        found += [
+            PendingApproval(run=run, approval=one)
+            for run in page.items
+            for one in run.open_approvals
+            if approver is None or not one.approvers or approver in one.approvers
+        ]
+        if page.next_cursor is None or len(found) >= limit:
+            return found[:limit]
+        query = replace(query, cursor=page.next_cursor)
 
 
 def _find(run: Run, key: str | None) -> OpenApproval | None:
@@ -111,19 +119,45 @@ def _find(run: Run, key: str | None) -> OpenApproval | None:
     return run.open_approvals[0] if run.open_approvals else None
 
 
-async def _compare_with_history(store: Store, run_id: str, key: str | None, decision: Decision) -> str:
-    """The approval is not open: say whether it was decided so, decided otherwise, closed, or never asked."""
+async def _still_asks(store: Store, run: Run, asked: OpenApproval) -> bool:
+    latest = await store.get(run.run_id)
+    return (
+        latest is not None
+        and latest.generation == run.generation
+        and any(one.id == asked.id for one in latest.open_approvals)
+    )
+
+
+async def _compare_with_history(
+    store: Store, run: Run, key: str | None, decision: Decision, *, now: datetime, asked: OpenApproval | None = None
+) -> str:
+    """The approval is not open: say whether it was decided so, decided otherwise, closed, or never asked.
+
+    With `asked` it is that very question: the run may have asked again under the same key since.
+    """
+    run_id = run.run_id
     state = await store.load(run_id)
-    for event in reversed(state.history if state is not None else ()):
-        if isinstance(event, ApprovalDecided) and key in (None, event.key):
+    known = state is not None and (asked is None or state.run.generation == run.generation)
+    for event in reversed(state.history if state is not None and known else ()):
+        if not isinstance(event, ApprovalDecided | ApprovalRequested) or key not in (None, event.key):
+            continue
+        if asked is not None and event.id != asked.id:
+            continue
+        if isinstance(event, ApprovalDecided):
             _same_or_conflict(run_id, event.key, event.approved, decision)
             return event.key
-        if isinstance(event, ApprovalRequested) and key in (None, event.key):
-            raise ApprovalClosedError(f"approval {event.key!r} of run {run_id!r} is no longer open", run_id=run_id)
+        why = "has expired" if _has_expired(event, now) else "is no longer open"
+        raise ApprovalClosedError(f"approval {event.key!r} of run {run_id!r} {why}", run_id=run_id)
     if state is None or state.run.status.closed:
         raise ApprovalClosedError(f"run {run_id!r} has ended", run_id=run_id)
+    if asked is not None:
+        raise ApprovalClosedError(f"approval {asked.key!r} of run {run_id!r} is no longer open", run_id=run_id)
     what = "an approval" if key is None else f"the approval {key!r}"
     raise ApprovalNotFoundError(f"run {run_id!r} has not asked for {what}", run_id=run_id)
+
+
+def _has_expired(asked: OpenApproval | ApprovalRequested, now: datetime) -> bool:
+    return asked.expires_at is not None and asked.expires_at <= now
 
 
 def _same_or_conflict(run_id: str, key: str, approved: bool, decision: Decision) -> None:

@@ -13,15 +13,20 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from .app import DEFAULT_DATABASE_URL, App, TinyWorkflowClient
+from .client import WorkflowExecution
 from .errors import TinyWorkflowError
+from .serialization import Codec
+from .store import OpenApproval
 
 T = TypeVar("T")
+
+_CODEC = Codec(max_bytes=sys.maxsize)
 
 cli = typer.Typer(
     name="tinyworkflow", help="Durable workflows in plain Python.", no_args_is_help=True, add_completion=False,
@@ -30,6 +35,9 @@ cli = typer.Typer(
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunId = Annotated[str, typer.Argument(help="The run's id.")]
+Key = Annotated[str | None, typer.Argument(help="Which question, where there are several.")]
+By = Annotated[str | None, typer.Option(help="Who decides.")]
+Comment = Annotated[str | None, typer.Option(help="For those who read the decision.")]
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,8 @@ def _settings(
     for module in workflows or ():
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            raise typer.BadParameter(f"module {module!r} cannot be imported: {error}") from None
+        except Exception as error:  # a module may raise anything while it is imported
+            raise typer.BadParameter(f"module {module!r} cannot be imported: {type(error).__name__}: {error}") from None
     context.obj = _Settings(db or os.environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL))
 
 
@@ -89,13 +97,12 @@ def start(
 @cli.command()
 def status(context: typer.Context, run_id: RunId, as_json: JsonFlag = False) -> None:
     """Show one run."""
-    run = asdict(_ask(context, lambda client: client.get_workflow_status(run_id)))
+    run = _run_view(_ask(context, lambda client: client.get_workflow_status(run_id)))
     if as_json:
         _show(run)
-    else:
-        for key, value in run.items():
-            if value not in (None, {}, ()):
-                typer.echo(f"{key:16} {value}")
+    for key, value in () if as_json else run.items():
+        if value not in (None, {}, []):
+            typer.echo(f"{key:16} {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
 
 
 @cli.command(name="list")
@@ -103,13 +110,13 @@ def list_runs(
     context: typer.Context,
     status: Annotated[str | None, typer.Option(help="Only runs of this status.")] = None,
     workflow: Annotated[str | None, typer.Option(help="Only runs of this workflow.")] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1)] = 20,
     as_json: JsonFlag = False,
 ) -> None:
     """List runs, newest first."""
     runs = _ask(context, lambda client: client.list_workflow_executions(status, workflow, limit=limit))
     if as_json:
-        _show([asdict(run) for run in runs])
+        _show([_run_view(run) for run in runs])
     for run in () if as_json else runs:
         typer.echo(f"{run.created_at:%Y-%m-%d %H:%M:%S}  {run.status:10} {run.workflow_name:24} {run.run_id}")
 
@@ -122,15 +129,27 @@ def events(context: typer.Context, run_id: RunId, as_json: JsonFlag = False) -> 
         _show(found)
     for event in () if as_json else found:
         rest = {key: value for key, value in event.items() if key not in ("event_id", "type", "at", "digest")}
-        typer.echo(
-            f"{event['event_id']:5}  {event['at'][11:23]}  {event['type']:18} {json.dumps(rest, default=str)[:160]}"
-        )
+        text = json.dumps(rest, ensure_ascii=False)[:160]
+        typer.echo(f"{event['event_id']:5}  {event['at'][11:23]}  {event['type']:18} {text}")
 
 
 @cli.command()
-def result(context: typer.Context, run_id: RunId, timeout: Annotated[float | None, typer.Option()] = None) -> None:
-    """Wait for a run to end and print what it returned, as JSON."""
-    _show(_ask(context, lambda client: client.get_result(run_id, timeout)))
+def result(
+    context: typer.Context,
+    run_id: RunId,
+    timeout: Annotated[float | None, typer.Option(help="At most so many seconds.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Wait for a run to end and print what it returned: text as it is (with --json as JSON), all else as JSON."""
+
+    async def wait(client: TinyWorkflowClient) -> Any:
+        try:
+            return await client.get_result(run_id, timeout)
+        except TimeoutError:
+            raise TimeoutError(f"run {run_id!r} has not ended within {timeout:g} s") from None
+
+    returned = _plain(_ask(context, wait))
+    typer.echo(returned if isinstance(returned, str) and not as_json else _json(returned))
 
 
 @cli.command(name="signal")
@@ -139,10 +158,13 @@ def send_signal(
     run_id: RunId,
     name: Annotated[str, typer.Argument(help="The signal's name.")],
     payload: Annotated[str | None, typer.Option(help="Payload as JSON.")] = None,
+    as_json: JsonFlag = False,
 ) -> None:
     """Send a signal to a run."""
     data = _parse("--payload", payload)
     _ask(context, lambda client: client.send_signal(run_id, name, data))
+    if as_json:
+        _show({"run_id": run_id, "signal": name})
 
 
 @cli.command()
@@ -150,7 +172,7 @@ def approvals(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List open approvals."""
     found = _ask(context, lambda client: client.get_pending_approvals())
     if as_json:
-        _show([{"run_id": one.run.run_id, **asdict(one.approval)} for one in found])
+        _show([{"run_id": one.run.run_id, **_approval_view(one.approval)} for one in found])
     for one in () if as_json else found:
         typer.echo(f"{one.run.run_id}  {one.approval.key}  {one.approval.title or ''}")
 
@@ -159,31 +181,54 @@ def approvals(context: typer.Context, as_json: JsonFlag = False) -> None:
 def approve(
     context: typer.Context,
     run_id: RunId,
-    key: Annotated[str | None, typer.Argument(help="Which question, where there are several.")] = None,
-    reject: Annotated[bool, typer.Option(help="Reject instead.")] = False,
-    by: Annotated[str | None, typer.Option(help="Who decides.")] = None,
-    comment: Annotated[str | None, typer.Option()] = None,
+    key: Key = None,
+    reject: Annotated[bool, typer.Option("--reject", help="Reject instead.")] = False,
+    by: By = None,
+    comment: Comment = None,
+    as_json: JsonFlag = False,
 ) -> None:
-    """Approve (or reject) what a run asks."""
-
-    async def decide(client: TinyWorkflowClient) -> None:
-        do = client.reject_workflow if reject else client.approve_workflow
-        await do(run_id, key, by=by, comment=comment)
-
-    _ask(context, decide)
+    """Approve what a run asks."""
+    _decide(context, run_id, key, approved=not reject, by=by, comment=comment, as_json=as_json)
 
 
 @cli.command()
-def cancel(context: typer.Context, run_id: RunId, reason: Annotated[str | None, typer.Option()] = None) -> None:
+def reject(
+    context: typer.Context,
+    run_id: RunId,
+    key: Key = None,
+    by: By = None,
+    comment: Comment = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Reject what a run asks."""
+    _decide(context, run_id, key, approved=False, by=by, comment=comment, as_json=as_json)
+
+
+@cli.command()
+def cancel(
+    context: typer.Context,
+    run_id: RunId,
+    reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Ask a run to end; it may clean up first."""
     _ask(context, lambda client: client.cancel_workflow(run_id, reason))
+    if as_json:
+        _show({"run_id": run_id})
 
 
 @cli.command(name="workflows")
 def list_workflows(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List the workflows that `-w` has brought in."""
-    names = TinyWorkflowClient(context.obj.database_url).list_registered_workflows()
-    _show(names if as_json else "\n".join(names))
+
+    async def names(client: TinyWorkflowClient) -> list[str]:
+        return client.list_registered_workflows()
+
+    found = _ask(context, names)
+    if as_json:
+        _show(found)
+    for name in () if as_json else found:
+        typer.echo(name)
 
 
 def _ask(context: typer.Context, request: Callable[[TinyWorkflowClient], Awaitable[T]]) -> T:
@@ -198,8 +243,19 @@ def _run(coro: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(coro)
     except (TinyWorkflowError, TimeoutError, ValueError) as error:
-        typer.echo(f"tinyworkflow: {error or type(error).__name__}", err=True)
+        typer.echo(f"tinyworkflow: {str(error) or type(error).__name__}", err=True)
         raise typer.Exit(1) from None
+
+
+def _decide(
+    context: typer.Context, run_id: str, key: str | None, *, approved: bool, as_json: bool, **about: Any
+) -> None:
+    async def decide(client: TinyWorkflowClient) -> None:
+        await (client.approve_workflow if approved else client.reject_workflow)(run_id, key, **about)
+
+    _ask(context, decide)
+    if as_json:
+        _show({"run_id": run_id, "key": key, "approved": approved})
 
 
 def _parse(option: str, text: str | None) -> Any:
@@ -209,8 +265,29 @@ def _parse(option: str, text: str | None) -> Any:
         raise typer.BadParameter(f"{option} is not JSON: {error}") from None
 
 
+def _run_view(run: WorkflowExecution) -> dict[str, Any]:
+    view: dict[str, Any] = _plain(run)
+    return view | {"open_approvals": [_approval_view(one) for one in run.open_approvals]}
+
+
+def _approval_view(approval: OpenApproval) -> dict[str, Any]:
+    view: dict[str, Any] = _plain(approval)
+    for name in ("details", "form"):
+        view[name] = None if view[name] is None else _CODEC.plain(view[name])
+    return view
+
+
+def _plain(value: Any) -> Any:
+    """Any value that can be stored as plain JSON data."""
+    return _CODEC.plain(_CODEC.encode(value))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
 def _show(value: Any) -> None:
-    typer.echo(value if isinstance(value, str) else json.dumps(value, default=str, indent=2, ensure_ascii=False))
+    typer.echo(value if isinstance(value, str) else _json(value))
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ Nothing here runs a workflow. `TinyWorkflowClient` (app.py) is this client with 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,9 +22,11 @@ from .engine.replay import ENGINE, PYTHON
 from .errors import (
     IdempotencyConflictError,
     InvalidInputError,
+    PayloadTooLargeError,
     RunClosedError,
     RunExistsError,
     RunNotFoundError,
+    SerializationError,
     WorkflowCancelledError,
     WorkflowFailedError,
 )
@@ -35,6 +39,8 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,199}")
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 """How soon a waiting caller looks again; the last one repeats. Only a fall-back where the store says itself what
 changes."""
+_EVENT_OVERHEAD = 1000
+"""Bytes of a history document besides what a message brings."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,7 +231,8 @@ class WorkflowClient:
     # --- talking ------------------------------------------------------------------------------
 
     async def send_signal(self, run_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
-        """Send a signal. The same message_id twice counts once. Raises RunNotFoundError, RunClosedError."""
+        """Send a signal. The same message_id twice counts once. Raises RunNotFoundError, RunClosedError,
+        PayloadTooLargeError."""
         if not name:
             raise InvalidInputError("name: a signal needs a name")
         body = {"name": name, "payload": self.codec.encode(payload)}
@@ -234,12 +241,13 @@ class WorkflowClient:
     async def cancel_workflow(self, run_id: str, reason: str | None = None) -> None:
         """Ask the run to end: its workflow meets asyncio.CancelledError and may clean up. A second request is a no-op.
 
-        Raises RunNotFoundError, RunClosedError.
+        Raises RunNotFoundError, RunClosedError, PayloadTooLargeError.
         """
         await self._deliver(run_id, MessageKind.CANCEL, "cancel", {"reason": reason})
 
     async def _deliver(self, run_id: str, kind: MessageKind, message_id: str, body: Mapping[str, Any]) -> None:
         message = Message(id=message_id, kind=kind, received_at=self.clock.now(), body=body)
+        check_fits(self.store, message)
         delivery = await self.store.deliver(run_id, message)
         if delivery.outcome is DeliveryOutcome.UNKNOWN:
             raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
@@ -255,6 +263,12 @@ class WorkflowClient:
             raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
         return run
 
+    def _shown(self, text: str) -> Any:
+        try:
+            return self.codec.decode(text)
+        except SerializationError:  # its class is gone: one old run must not take the whole list with it
+            return self.codec.plain(text)
+
     def _view(self, run: Run) -> WorkflowExecution:
         return WorkflowExecution(
             run_id=run.run_id,
@@ -262,8 +276,8 @@ class WorkflowClient:
             workflow_name=run.name,
             version=run.version,
             status=run.status.value,
-            input_data=self.codec.decode(run.input),
-            output_data=None if run.output is None else {"result": self.codec.decode(run.output)},
+            input_data=self._shown(run.input),
+            output_data=None if run.output is None else {"result": self._shown(run.output)},
             error=run.error.message if run.error else None,
             error_type=run.error.type if run.error else None,
             problem=run.problem,
@@ -277,6 +291,14 @@ class WorkflowClient:
             attributes=run.attributes,
             open_approvals=run.open_approvals,
         )
+
+
+def check_fits(store: Store, message: Message) -> None:
+    """Raise PayloadTooLargeError for a message whose event no history could take: it would hold up its run for ever."""
+    text = message.id + json.dumps(dict(message.body), ensure_ascii=False)
+    size, limit = len(text.encode(errors="surrogatepass")), store.max_event_bytes - _EVENT_OVERHEAD
+    if size > limit:
+        raise PayloadTooLargeError(f"the message takes {size} bytes, over the limit of {limit}")
 
 
 def _run_id(name: str, run_id: str | None, idempotency_key: str | None) -> str:
@@ -300,4 +322,6 @@ def _attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     for key, value in (attributes or {}).items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | bool):
             raise InvalidInputError(f"attributes: {key!r} must be text, with a text, number or boolean as its value")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInputError(f"attributes: {key!r} is {value}, which no store can search for")
     return dict(attributes or {})

@@ -33,6 +33,8 @@ START = datetime(2026, 1, 1, 9, 0, tzinfo=UTC)
 """Where virtual time begins unless told otherwise: a Thursday morning."""
 
 _MAX_CALLS = 10_000
+_MAX_WAITS = 1_000
+"""Waits that one `result` skips. Each makes the history longer and the next replay slower: more would take minutes."""
 
 
 class SimulatedCrash(BaseException):
@@ -124,7 +126,6 @@ class WorkflowEnvironment:
     async def start(self, workflow: str | WorkflowDefinition[Any], input_data: Any = None, **options: Any) -> str:
         """Start a run; returns its run_id. A start whose answer was lost is made again, as a careful caller would."""
         options.setdefault("run_id", f"run-{fresh_id()}")
-        self._known.add(options["run_id"])
         return await self._outside(
             lambda app: app.client.start_workflow(workflow, input_data, on_conflict="use_existing", **options)
         )
@@ -193,13 +194,21 @@ class WorkflowEnvironment:
     async def result(self, run_id: str) -> Any:
         """Skip all waits until the run has ended; its result, or raises what `get_result` raises.
 
-        Raises AssertionError when the run waits for something that only the test can bring about.
+        Raises AssertionError when the run waits for something that only the test can bring about, or does not end
+        after a thousand waits.
         """
         await self.run()
+        waits = 0
         while not (run := await self._get(run_id)).status.closed:
             moment = await self._next_moment()
             if moment is None or run.status is Status.PARKED:
                 raise AssertionError(f"run {run_id!r} is {run.status} and nothing will wake it; {run.problem or ''}")
+            if waits == _MAX_WAITS:
+                raise AssertionError(
+                    f"run {run_id!r} is still {run.status} after {waits} waits: a run keeps waking itself; where that "
+                    "is meant, let time pass with `advance`"
+                )
+            waits += 1
             self.clock.move_to(moment)
             await self.run()
         return await WorkflowClient.get_result(self._observer(), run_id)
@@ -251,8 +260,8 @@ class WorkflowEnvironment:
     async def _next_moment(self) -> datetime | None:
         moments = [self._queue[0][0]] if self._queue else []
         for run_id in self._known:
-            run = await self._get(run_id)
-            if not run.status.closed and run.wake_at is not None:
+            run = await self.store.get(run_id)
+            if run is not None and not run.status.closed and run.wake_at is not None:
                 moments.append(run.wake_at)
         return min(moments, default=None)
 
@@ -326,7 +335,9 @@ class _MortalStore:
         return value
 
     async def create(self, run: Run, events: Any) -> bool:
-        return await self._written(self._live().create(run, events))
+        store = self._live()
+        self._environment._known.add(run.run_id)
+        return await self._written(store.create(run, events))
 
     async def get(self, run_id: str) -> Run | None:
         return await self._live().get(run_id)
@@ -360,7 +371,7 @@ class _MortalStore:
         return await self._live().list(query)
 
     async def purge(self, run_id: str) -> None:
-        await self._live().purge(run_id)
+        await self._written(self._live().purge(run_id))
 
     async def close(self) -> None:
         """The store outlives the process."""

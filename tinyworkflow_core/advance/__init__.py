@@ -7,12 +7,17 @@ leaves behind, the next one finds in the store.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from ..errors import LeaseLost
+from ..dispatcher import Advance
+from ..errors import LeaseLost, SerializationError, StoreError
+from ..store import Lease, RunState, Status
 from .call import Attention, Call
+from .ledger import Ledger
 from .surroundings import AdvanceSettings, Progress, Surroundings
 from .work import RunActivity
 
@@ -29,6 +34,7 @@ class Advancer:
         self._around = around
         self._new_owner = new_owner
         self._is_gone = is_gone
+        self._ttl = timedelta(seconds=around.settings.lease_seconds)
         self._held: dict[str, Attention] = {}
 
     async def advance(self, run_id: str, *, deadline: datetime | None = None) -> Progress:
@@ -37,7 +43,7 @@ class Advancer:
         Any number of calls for one run may come at once, here or elsewhere: one works, the others answer BUSY. Raises
         StoreError when the store breaks; the run is then picked up again when the lease ends at the latest.
         """
-        if (attention := self._held.get(run_id)) is not None:
+        if (attention := self._held.get(run_id)) is not None and not attention.handed_over:
             attention.call_for_messages()
             return Progress.BUSY
         self._held[run_id] = attention = Attention()
@@ -50,21 +56,31 @@ class Advancer:
                 # A message may have come after the last look and found the lease still held.
                 if not await self._around.store.inbox(run_id) and not attention.messages:
                     return progress
+                if deadline is not None and self._around.clock.now() >= deadline:
+                    attention.handed_over = True
+                    await self._around.dispatcher.dispatch(Advance(run_id=run_id))
+                    return Progress.CONTINUES
         finally:
-            del self._held[run_id]
+            if self._held.get(run_id) is attention:
+                del self._held[run_id]
 
     async def _once(self, run_id: str, attention: Attention, deadline: datetime | None) -> Progress:
-        owner = self._new_owner()
-        ttl = timedelta(seconds=self._around.settings.lease_seconds)
-        lease = await self._around.store.acquire(
-            run_id, owner=owner, now=self._around.clock.now(), ttl=ttl, gone=self._is_gone
-        )
+        lease = await self._acquire(run_id)
         if lease is None:
             run = await self._around.store.get(run_id)
             if run is None:
                 return Progress.UNKNOWN
             return Progress.CLOSED if run.status.closed else Progress.BUSY
-        state = await self._around.store.load(run_id)
+        try:
+            state = await self._around.store.load(run_id)
+        except SerializationError as error:  # written by a newer release, or damaged
+            attention.aside = True
+            after = timedelta(seconds=self._around.settings.parked_retry_seconds)
+            await self._leave(lease, Status.PARKED, after, problem=str(error))
+            return Progress.RELEASED
+        except BaseException as error:
+            await self._leave(lease, Status.PENDING, self._ttl if isinstance(error, Exception) else timedelta(0))
+            raise
         if state is None:  # purged in this very moment
             return Progress.UNKNOWN
         call = Call(self._around, lease, state, attention, deadline)
@@ -79,3 +95,26 @@ class Advancer:
             raise
         finally:
             await call.put_away()
+
+    async def _acquire(self, run_id: str) -> Lease | None:
+        taking = asyncio.ensure_future(
+            self._around.store.acquire(
+                run_id, owner=self._new_owner(), now=self._around.clock.now(), ttl=self._ttl, gone=self._is_gone
+            )
+        )
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.wait([taking])  # the store would carry it out all the same, for nobody
+            if not taking.cancelled() and taking.exception() is None and (lease := taking.result()) is not None:
+                await self._leave(lease, Status.PENDING, timedelta(0))
+            raise
+
+    async def _leave(self, lease: Lease, status: Status, after: timedelta, problem: str | None = None) -> None:
+        """Let go of a run that could not be read. Where that fails, its lease runs out by itself."""
+        with contextlib.suppress(LeaseLost, StoreError):
+            if (run := await self._around.store.get(lease.run_id)) is not None:
+                state = RunState(run=run, history=(), sequence=run.sequence, inbox=())
+                ledger = Ledger(self._around.store, lease, state, clock=self._around.clock, lease_seconds=0)
+                wake_at = self._around.clock.now() + after
+                await ledger.write([], release=ledger.release(status, wake_at=wake_at, problem=problem))

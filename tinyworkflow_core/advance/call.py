@@ -24,6 +24,7 @@ from ..engine.history import (
 from ..engine.replay import Blocked, Cancelled, Completed, Execution, Failed, Mismatch, Outcome
 from ..errors import (
     SerializationError,
+    StoreUnavailableError,
     TakeoverLimitError,
     UnknownWorkflowError,
 )
@@ -47,6 +48,8 @@ class Attention:
         self.messages = False
         self.aside = False
         """The run was put aside: messages do not move it on."""
+        self.handed_over = False
+        """The run was let go and another call was asked for: that one is not to be turned away."""
         self._event = asyncio.Event()
 
     def call(self) -> None:
@@ -98,6 +101,8 @@ class Call:
         self._deadline = deadline
         self._began = self._clock.now()
         self._goes_on_after = timedelta(0)
+        self._has_taken = False
+        self._patience = around.settings.patience_seconds
         self._execution: Execution
         self._work: Work | None = None
 
@@ -165,8 +170,10 @@ class Call:
     async def put_away(self) -> None:
         """End what is still running and drop the execution; a call that was broken off lets go of its lease."""
         if self._work is not None:
-            await self._work.stop()
-            self._execution.close()
+            try:
+                await self._work.stop()
+            finally:
+                self._execution.close()
         await self._ledger.give_up(self._clock.now() + self._goes_on_after)
 
     def _rebuild(self) -> Outcome:
@@ -192,25 +199,41 @@ class Call:
             now = self._clock.now()
             if await self._ledger.renew_if_due(now):
                 self._attention.messages = True
+            if self._is_over(now) and self._has_taken:  # whatever else is ready: it would never end under a flood
+                return None
             due = work.next_wake()
             # A decision that was accepted before its time ran out has to win over the timer that says so.
             deciding = due is not None and due <= now and bool(self._ledger.run.open_approvals)
             if self._attention.messages or deciding:
-                self._attention.messages = False
-                self._inbox = list(await self._store.inbox(self._run_id))
+                await self._look_into_inbox(needed=deciding or not work.is_running)
             if ready := self._ready(work, now):
                 return ready
-            if self._deadline is not None and now >= self._deadline:
+            if self._is_over(now):
                 return None
             due = work.next_wake()
             until_due = None if due is None else (due - now).total_seconds()
-            if not work.is_running and (until_due is None or until_due > self._settings.patience_seconds):
-                return None
+            if not work.is_running:
+                if until_due is None or until_due > self._patience:
+                    return None
+                # One sum for the whole call: a run that naps for ever must not keep its place from the others.
+                self._patience -= until_due
             await self._show_new_approvals()
-            waits = [until_due, (self._ledger.renew_at - now).total_seconds()]
+            waits = [until_due, self._ledger.seconds_to_renewal(now)]
             if self._deadline is not None:
                 waits.append((self._deadline - now).total_seconds())
             await self._attention.wait(min(one for one in waits if one is not None))
+
+    def _is_over(self, now: datetime) -> bool:
+        return self._deadline is not None and now >= self._deadline
+
+    async def _look_into_inbox(self, *, needed: bool) -> None:
+        self._attention.messages = False
+        try:
+            self._inbox = list(await self._store.inbox(self._run_id))
+        except StoreUnavailableError:
+            if needed:
+                raise
+            self._attention.messages = True  # what works goes on; the next look is not far
 
     def _ready(self, work: Work, now: datetime) -> list[_Ready]:
         """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
@@ -231,9 +254,7 @@ class Call:
 
     def _from_inbox(self, now: datetime, *, seen: Set[str], position: int) -> list[_Ready]:
         limit = self._settings.messages_per_commit
-        taken, left = self._inbox[:limit], self._inbox[limit:]
-        self._attention.messages = bool(left) or self._attention.messages
-        self._inbox = []
+        taken, self._inbox = self._inbox[:limit], self._inbox[limit:]
         new: set[str] = set()
         ready = []
         for message in taken:
@@ -248,6 +269,7 @@ class Call:
 
     async def _take(self, ready: Sequence[_Ready], work: Work) -> Outcome:
         """Store what has happened, then let the workflow see it."""
+        self._has_taken = True
         events = [one.event for one in ready if one.event is not None]
         consumed = tuple(one.message_id for one in ready if one.message_id is not None)
         written = [*events, *self._withdrawn_approvals()]
@@ -264,13 +286,14 @@ class Call:
         return outcome
 
     async def _show_new_approvals(self) -> None:
-        """Make approvals that were asked for visible while activities are still at work."""
+        """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
+        work."""
         pending = self._execution.journal.open.values()
         new = [one for one in pending if isinstance(one.command, RequestApproval) and not one.recorded]
-        if not new:
+        now, withdrawn = self._clock.now(), self._withdrawn_approvals()
+        if not new and not withdrawn:
             return
-        now = self._clock.now()
-        events = [event for one in new if (event := asked_for(one, now)) is not None]
+        events = [*(event for one in new if (event := asked_for(one, now)) is not None), *withdrawn]
         self._ledger.show_approvals(self._open_approvals())
         await self._ledger.write(events, release=self._ledger.release(Status.RUNNING, keep_lease=True))
         self._execution.step(events)
@@ -282,7 +305,8 @@ class Call:
         if ended := [*work.ended, *self._failed_by_deadline(cut_off, now)]:
             work.ended.clear()
             await self._take([_Ready(event) for event in ended], work)
-        goes_on = bool(cut_off or ended)
+        waiting = self._inbox or self._attention.messages
+        goes_on = bool(cut_off or ended or (self._is_over(now) and waiting))
         pending = list(self._execution.journal.open.values())
         records = [event for one in pending if not one.recorded and (event := asked_for(one, now)) is not None]
         approvals = self._open_approvals()
@@ -292,16 +316,17 @@ class Call:
         self._ledger.show_approvals(approvals)
         release = self._ledger.release(Status.PENDING if goes_on else status, wake_at=wake_at)
         await self._ledger.write([*records, *self._withdrawn_approvals()], release=release)
+        self._attention.handed_over = goes_on
         if wake_at is not None:
             await self._around.dispatcher.dispatch(Advance(run_id=self._run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
 
-    def _failed_by_deadline(self, cut_off: dict[int, datetime], now: datetime) -> list[Event]:
+    def _failed_by_deadline(self, cut_off: dict[int, datetime | None], now: datetime) -> list[Event]:
         """Attempts that had nearly all of the call's time and were cut off all the same."""
         events: list[Event] = []
         for command_id, started_at in cut_off.items():
             pending = self._execution.journal.open.get(command_id)
-            if pending is None or not isinstance(pending.command, ExecuteActivity):
+            if started_at is None or pending is None or not isinstance(pending.command, ExecuteActivity):
                 continue
             if (now - started_at) < (now - self._began) * _CUT_OFF_SHARE:
                 continue

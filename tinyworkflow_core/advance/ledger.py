@@ -35,21 +35,25 @@ class Ledger:
         self._clock = clock
         self._sequence = state.sequence
         self._ttl = timedelta(seconds=lease_seconds)
-        self._renewed_at = clock.now()
-        self.renew_at = self._renewed_at + self._ttl / 3
+        self._renewed_at = lease.until - self._ttl
+        self._renew_at = self._renewed_at + self._ttl / 3
+
+    def seconds_to_renewal(self, now: datetime) -> float:
+        """How long to wait at most before the next `renew_if_due`."""
+        return min(self._renew_at - now, self._ttl / 3).total_seconds()
 
     async def renew_if_due(self, now: datetime) -> bool:
         """Renew the lease at a third of its life. True: messages are waiting."""
-        if now < self.renew_at:
+        if self._renewed_at <= now < self._renew_at:  # a clock that was set back must not put it off
             return False
         try:
             waiting = await self._store.renew(self._lease, now=now, ttl=self._ttl)
         except StoreUnavailableError:
             if now >= self._renewed_at + self._ttl * 2 / 3:  # stop while the lease is still surely ours
                 raise
-            self.renew_at = now + min(self._ttl / 30, timedelta(seconds=1))
+            self._renew_at = now + min(self._ttl / 30, timedelta(seconds=1))
             return False
-        self._renewed_at, self.renew_at = now, now + self._ttl / 3
+        self._renewed_at, self._renew_at = now, now + self._ttl / 3
         return waiting
 
     async def write(

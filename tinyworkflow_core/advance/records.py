@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -110,9 +111,9 @@ def how_many_fit(events: Sequence[Event | None], limit: int) -> int:
 
 def _size(event: Event | None) -> int:
     size = _EVENT_OVERHEAD
-    for name in ("input", "result", "payload", "data", "comment", "details", "form"):
-        if text := getattr(event, name, None):
+    for name in ("input", "result", "payload", "data", "comment", "details", "form", "name", "reason", "title", "by"):
+        if isinstance(text := getattr(event, name, None), str):
             size += stored_size(text)
     if (error := getattr(event, "error", None)) is not None:
-        size += 2 * len(str(error.to_dict()))
+        size += len(json.dumps(error.to_dict(), ensure_ascii=False).encode(errors="surrogatepass"))
     return size

@@ -20,7 +20,9 @@ from ..engine.history import ActivityCancelled, ActivityCompleted, ActivityFaile
 from ..engine.journal import Journal, Pending
 from ..serialization import Codec
 
-RunActivity = Callable[[ActivityAttempt], Awaitable[ActivityCompleted | ActivityFailed | ActivityCancelled]]
+Ended = ActivityCompleted | ActivityFailed | ActivityCancelled
+RunActivity = Callable[[ActivityAttempt, Callable[[], None]], Awaitable[Ended]]
+"""Makes the attempt; calls the second argument when its turn has come and it begins."""
 
 
 class Work:
@@ -107,13 +109,13 @@ class Work:
             if command_id <= self._known and command_id not in self._running and not self._has_ended(command_id):
                 self._start(command_id, pending)
 
-    async def stop(self) -> dict[int, datetime]:
+    async def stop(self) -> dict[int, datetime | None]:
         """Cancel what is running and wait until it has ended. Results that came in time are in `ended`.
 
-        Returns when each of those that were cut off had been started, by command id.
+        Returns when each of those that were cut off had begun, by command id; None for one that waited for its turn.
         """
         self._stopping = True
-        cut_off = {command_id: self._started_at[command_id] for command_id in self._running}
+        cut_off = {command_id: self._started_at.get(command_id) for command_id in self._running}
         while tasks := list(self._running.values()):
             for task in tasks:
                 task.cancel()
@@ -143,15 +145,18 @@ class Work:
                     number=pending.attempt + 1,
                     first_started_at=pending.first_started_at,
                 )
-                self._spawn(command_id, self._run_activity(attempt))
+                self._started_at.pop(command_id, None)
+                self._spawn(command_id, self._run_activity(attempt, lambda: self._note_start(command_id)))
             case RunSideEffect() as command:
                 self._spawn(command_id, self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Awaitable[Any]) -> None:
         task: asyncio.Task[Event] = asyncio.ensure_future(work)
         self._running[command_id] = task
-        self._started_at[command_id] = self._clock.now()
         task.add_done_callback(lambda done: self._note_end(command_id, done))
+
+    def _note_start(self, command_id: int) -> None:
+        self._started_at[command_id] = self._clock.now()
 
     def _note_end(self, command_id: int, task: asyncio.Task[Event]) -> None:
         del self._running[command_id]
@@ -182,6 +187,8 @@ class Work:
             if inspect.isawaitable(value):
                 value = await value
             result, error = self._codec.encode(value), None
-        except Exception as raised:
+        except (asyncio.CancelledError, KeyboardInterrupt):
+            raise
+        except BaseException as raised:  # it would end the call, and every one that follows
             result, error = None, self._codec.failure(raised)
         return SideEffectRecorded(at=self._clock.now(), id=command.id, result=result, error=error)

@@ -60,6 +60,9 @@ class LocalDispatcher:
             if known is None or at < known:
                 self._later_at[task.run_id] = at
                 heapq.heappush(self._later, (at, task.run_id))
+                if len(self._later) > 2 * len(self._later_at) + 64:  # most have been replaced by earlier ones
+                    self._later = [(when, run_id) for run_id, when in self._later_at.items()]
+                    heapq.heapify(self._later)
                 self._set_timer()
         else:
             self._enqueue(task.run_id)
