@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.eventually import eventually
-from tinyworkflow_core import AdvanceSettings, App, RetryPolicy, WorkflowContext, activity, workflow
+from tinyworkflow_core import AdvanceSettings, App, RetryAfter, RetryPolicy, WorkflowContext, activity, workflow
 from tinyworkflow_core.advance import Progress
 from tinyworkflow_core.approvals import Decision
 from tinyworkflow_core.clock import SystemClock
@@ -343,6 +344,62 @@ async def test_a_run_whose_code_is_gone_or_differs_is_parked_whole_and_goes_on_w
     assert await with_first.advance(run_id) is Progress.CLOSED
     assert await with_first.client.get_result(run_id) == "on"
     assert CALLS == ["a"]
+
+
+@dataclass
+class Parcel:
+    weight: int
+
+
+@activity
+async def pack() -> Parcel:
+    return Parcel(weight=3)
+
+
+@workflow
+async def ships(ctx: WorkflowContext) -> int:
+    parcel = await ctx.execute_activity(pack)
+    try:
+        await ctx.wait_for_signal("go")
+    except Exception:
+        return -1
+    return parcel.weight
+
+
+async def test_a_result_whose_class_is_gone_parks_the_run_until_it_is_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    one = app(store, workflows=[ships])
+    run_id = await one.client.start_workflow(ships)
+    assert await one.advance(run_id) is Progress.RELEASED
+    await one.client.send_signal(run_id, "go")
+    with monkeypatch.context() as without:
+        without.delattr(sys.modules[__name__], "Parcel")
+        assert await one.advance(run_id) is Progress.RELEASED
+        run = await _run(store, run_id)
+        assert (run.status, "Parcel" in (run.problem or "")) == ("parked", True)
+    assert await one.advance(run_id) is Progress.CLOSED
+    assert await one.client.get_result(run_id) == 3
+
+
+async def test_retry_after_reaches_the_workflow_as_itself(store: Store) -> None:
+    @activity(retry_policy=RetryPolicy(max_retries=0))
+    async def busy() -> None:
+        raise RetryAfter(7, "come back later")
+
+    @workflow
+    async def asks_again(ctx: WorkflowContext) -> float:
+        try:
+            await ctx.execute_activity(busy)
+        except RetryAfter as error:
+            return error.delay
+        return -1
+
+    one = app(store, workflows=[asks_again])
+    run_id = await one.client.start_workflow(asks_again)
+    assert await one.advance(run_id) is Progress.CLOSED
+    assert await one.client.get_result(run_id) == 7
 
 
 async def test_a_history_written_in_another_order_of_commits_is_the_same_history(store: Store) -> None:

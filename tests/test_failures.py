@@ -97,7 +97,6 @@ class Unstorable:
         (PlainError(Unstorable), "PlainError", str(Unstorable)),
         (MuteError("?"), "MuteError", "<MuteError whose message cannot be shown>"),
         (RunNotFoundError("no such run", run_id="r"), "RunNotFoundError", "no such run"),
-        (RetryAfter(5), "RetryAfter", "retry after 5 s"),
         (LeaseLost("gone"), "LeaseLost", "gone"),
         (KeyboardInterrupt(), "KeyboardInterrupt", ""),
     ],
@@ -112,6 +111,13 @@ def test_an_error_that_cannot_be_made_again_becomes_an_activity_error_with_its_t
         return
     assert type(back) is ActivityError
     assert (back.type, back.message) == (kind, message)
+
+
+@pytest.mark.parametrize("error", [RetryAfter(5), RetryAfter(2.5, "the queue is full")])
+def test_a_wish_to_be_retried_later_comes_back_with_its_delay(error: RetryAfter) -> None:
+    back = again(error)
+    assert isinstance(back, RetryAfter)
+    assert (back.delay, str(back)) == (error.delay, str(error))
 
 
 def test_a_local_exception_class_becomes_an_activity_error() -> None:

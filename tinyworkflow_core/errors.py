@@ -132,6 +132,9 @@ class RetryAfter(TinyWorkflowError):
         super().__init__(message or f"retry after {delay} s")
         self.delay = delay
 
+    def __reduce__(self) -> tuple[type[RetryAfter], tuple[float, str]]:
+        return type(self), (self.delay, str(self))  # the arguments that make it again: the message alone does not
+
 
 class TakeoverLimitError(TinyWorkflowError):
     """The function died too often in a row while it held this run; the run is failed so that it harms no others."""

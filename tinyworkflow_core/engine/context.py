@@ -98,6 +98,7 @@ class WorkflowContext:
         self._predicates: list[tuple[Callable[[], Any], asyncio.Future[None]]] = []
         self._handler_tasks: list[asyncio.Task[Any]] = []
         self._failure: BaseException | None = None
+        self._unreadable: SerializationError | None = None
         seed = f"{facts.run_id}/{facts.generation}"
         self._random = random.Random(seed)
         self._uuids = random.Random(f"{seed}/uuid")
@@ -170,7 +171,7 @@ class WorkflowContext:
         )
         match await self._ended(command):
             case ActivityCompleted(result=result):
-                return self._codec.decode(result)
+                return await self._read(result)
             case ActivityFailed(error=failure):
                 raise self._codec.exception(failure)
             case ActivityCancelled():
@@ -202,8 +203,17 @@ class WorkflowContext:
     async def _side_effect(self, fn: Callable[[], Any]) -> Any:
         event = await self._ended(RunSideEffect(id=self._journal.next_id(), fn=fn))
         if isinstance(event, SideEffectRecorded) and event.result is not None:
-            return self._codec.decode(event.result)
+            return await self._read(event.result)
         raise self._codec.exception(cast("Any", event).error)
+
+    async def _read(self, text: str) -> Any:
+        try:
+            return self._codec.decode(text)
+        except SerializationError as error:
+            # Its class is gone from this deployment. To raise it here would fail the run for what fitting code can
+            # read: the workflow is left standing instead, and the run is parked.
+            self._unreadable = self._unreadable or error
+            return await asyncio.get_running_loop().create_future()
 
     async def _ended(self, command: Command) -> Event:
         """The event that ends the command. A cancellation is passed on to it and raised again once it has ended."""
@@ -317,7 +327,7 @@ class WorkflowContext:
             expires_at=None if timeout is None else self.now() + timedelta(seconds=seconds(timeout)),
         )
         event = await self._within(timeout, self._decided, command)
-        data = self._codec.decode(event.data)
+        data = await self._read(event.data)
         return Approval(approved=event.approved, by=event.by, comment=event.comment, data=data, at=event.at)
 
     async def _decided(self, command: RequestApproval) -> ApprovalDecided:

@@ -197,6 +197,8 @@ class Execution:
             self._context._ask_predicates()
 
     def _conclude(self) -> Outcome:
+        if self._context._unreadable is not None:
+            raise self._context._unreadable
         if self.journal.mismatch is None and self._root.done():
             self.journal.check_left_over()
         if self.journal.mismatch is not None:
