@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tinyworkflow_core.dispatcher import Advance
+from tinyworkflow_core.dispatcher import Advance, Task
 from tinyworkflow_core.dispatchers.local import MAX_CONCURRENT_CALLS, LocalDispatcher, NoDispatcher
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -68,7 +68,8 @@ class Stage:
         self.seconds: Mapping[str, float] = {}
         self.dispatcher = LocalDispatcher(self.handle, clock=self.loop, **options)
 
-    async def handle(self, run_id: str) -> str:
+    async def handle(self, task: Task) -> str:
+        run_id = task.run_id
         self.calls.append(run_id)
         self.times.append(self.loop.time())
         self.under_way += 1
@@ -252,7 +253,8 @@ def test_a_call_that_fails_is_logged_and_the_next_ones_are_made(caplog: pytest.L
 async def test_a_call_that_is_cancelled_from_inside_leaves_room_for_the_next() -> None:
     calls = []
 
-    async def handle(run_id: str) -> None:
+    async def handle(task: Task) -> None:
+        run_id = task.run_id
         calls.append(run_id)
         raise asyncio.CancelledError
 
@@ -268,7 +270,8 @@ async def test_a_call_that_is_cancelled_from_inside_leaves_room_for_the_next() -
 async def test_closing_cancels_what_is_under_way_waits_for_it_and_forgets_the_rest() -> None:
     let_go = []
 
-    async def handle(run_id: str) -> None:
+    async def handle(task: Task) -> None:
+        run_id = task.run_id
         try:
             await asyncio.sleep(100)
         finally:
@@ -305,7 +308,8 @@ async def test_a_dispatch_after_the_end_is_a_no_op() -> None:
 async def test_a_dispatch_out_of_a_call_that_is_being_ended_is_a_no_op() -> None:
     calls = []
 
-    async def handle(run_id: str) -> None:
+    async def handle(task: Task) -> None:
+        run_id = task.run_id
         calls.append(run_id)
         try:
             await asyncio.sleep(100)

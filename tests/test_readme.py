@@ -22,6 +22,8 @@ from tests.functions.server import server
 from tests.services import do_without
 from tinyworkflow_core import App, TinyWorkflowClient, create_app
 from tinyworkflow_core.cli import cli
+from tinyworkflow_core.errors import SerializationError
+from tinyworkflow_core.serialization import Codec
 from tinyworkflow_core.testing import WorkflowEnvironment
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +166,44 @@ async def test_the_webhook_of_the_http_page_starts_what_it_says(pages: Any) -> N
     start = page.on_issue(WebhookEvent(type="issues", id="1", headers={}, body=issue))
     assert (start.workflow.name, start.input_data) == ("triage", issue["issue"]["title"])
     assert page.on_issue(WebhookEvent(type="ping", id="2", headers={}, body={})) is None
+
+
+async def test_the_runs_of_the_encryption_page_can_be_read_with_its_keys_alone(pages: Any, tmp_path: Path) -> None:
+    page = pages("encryption")
+    [script] = blocks(ROOT / "docs/encryption.md", "sh")
+    made = [
+        subprocess.run(  # noqa: ASYNC221  # nothing else runs in this loop
+            ["sh", "-eu", "-c", script.replace("python ", f"{sys.executable} ")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout.strip()
+        for _ in range(2)
+    ]
+    url = f"sqlite:///{tmp_path}/runs.db"
+    app = page.open_app(url, made[:1])
+    run_id = await app.client.start_workflow(page.refund, "DE02120300000000202051")
+    await app.advance(run_id)
+    assert await app.client.get_result(run_id) == "20 paid to DE02120300000000202051"
+    await app.close()
+    assert b"DE0212" not in _bytes_below(tmp_path)
+    app = page.open_app(url, [made[1], made[0]])
+    assert await app.client.get_result(run_id) == "20 paid to DE02120300000000202051"
+    await app.close()
+    app = page.open_app(url, made[1:])
+    with pytest.raises(SerializationError, match="sealed with key"):
+        await app.client.get_result(run_id)
+    await app.close()
+
+    compressed = Codec(page.Compressed(page.EncryptionCodec(made)))
+    assert compressed.decode(compressed.encode(["long " * 1000])) == ["long " * 1000]
+    assert len(compressed.encode(["long " * 1000])) < 1000
+
+
+def _bytes_below(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("runs.db*"))
 
 
 # --- commands ----------------------------------------------------------------------------------------

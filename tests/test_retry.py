@@ -11,8 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyworkflow_core.errors import ApplicationError, PayloadTooLargeError, RetryAfter, SerializationError
+from tinyworkflow_core.errors import (
+    ApplicationError,
+    HeartbeatTimeoutError,
+    PayloadTooLargeError,
+    RetryAfter,
+    SerializationError,
+)
 from tinyworkflow_core.retry import RetryPolicy
+from tinyworkflow_core.serialization import Codec
 
 
 def delays(policy: RetryPolicy, *, chance: float = 0.5, attempts: int = 10) -> list[float | None]:
@@ -148,3 +155,25 @@ def test_what_ends_a_call_is_no_failure_to_retry(error: BaseException) -> None:
 def test_values_that_make_no_sense_are_refused_at_construction(arguments: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError)):
         RetryPolicy(**arguments)
+
+
+def test_a_heartbeat_that_stopped_is_retried_as_a_timeout_is() -> None:
+    assert RetryPolicy().retries(HeartbeatTimeoutError("silent"))
+    assert RetryPolicy(retry_on=TimeoutError).retries(HeartbeatTimeoutError("silent"))  # type: ignore[arg-type]  # one class will do
+    assert not RetryPolicy(never_on=(TimeoutError,)).retries(HeartbeatTimeoutError("silent"))
+
+
+def test_an_error_that_went_through_the_store_is_judged_as_the_one_that_was_raised() -> None:
+    codec = Codec()
+    policy = RetryPolicy(retry_on=(TransientError,), never_on=(FatalError,))
+    errors = (
+        TransientError("busy"),
+        FatalError("gone"),
+        ValueError("x"),
+        ApplicationError("no"),
+        ApplicationError("again", retryable=True),
+        RetryAfter(5),
+        SerializationError("a socket"),
+    )
+    for error in errors:
+        assert policy.retries(codec.exception(codec.failure(error))) == policy.retries(error)

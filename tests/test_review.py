@@ -20,7 +20,7 @@ from tinyworkflow_core.activities import ActivityRunner
 from tinyworkflow_core.advance import Progress
 from tinyworkflow_core.approvals import Decision
 from tinyworkflow_core.clock import SystemClock
-from tinyworkflow_core.dispatcher import Advance
+from tinyworkflow_core.dispatcher import Advance, Task
 from tinyworkflow_core.dispatchers.local import LocalDispatcher
 from tinyworkflow_core.errors import (
     ApprovalClosedError,
@@ -471,7 +471,7 @@ async def test_a_clock_that_is_set_back_does_not_stop_the_lease_from_being_renew
 
 async def test_runs_that_nap_for_ever_leave_room_for_the_others(store: Store) -> None:
     one = app(store, settings=AdvanceSettings(patience_seconds=0.2))
-    narrow = LocalDispatcher(one.advance, clock=one.clock, max_calls=2)
+    narrow = LocalDispatcher(one.carry_out, clock=one.clock, max_calls=2)
     other = app(store, dispatcher=narrow, settings=AdvanceSettings(patience_seconds=0.2))
     narrow._handler = other.advance
     for _ in range(2):
@@ -484,7 +484,7 @@ async def test_runs_that_nap_for_ever_leave_room_for_the_others(store: Store) ->
 
 
 async def test_later_calls_that_an_earlier_one_replaced_are_not_kept_for_ever() -> None:
-    async def handler(run_id: str) -> None:
+    async def handler(task: Task) -> None:
         pass
 
     clock = VirtualClock()

@@ -1,17 +1,27 @@
-"""tick: what is due is dispatched, bounded, and as often as anybody likes."""
+"""tick: what is due is dispatched, bounded, and as often as anybody likes. Schedules: their verbs."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
+from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from tests.scheduling import START, World
+from tests.scheduling import report as scheduled_report
 from tests.stores.records import T0, TTL, let_go, make, make_waiting, take
 from tinyworkflow_core import App, WorkflowContext, activity, workflow
-from tinyworkflow_core.dispatcher import Advance
+from tinyworkflow_core.cron import CronSchedule, OneOff
+from tinyworkflow_core.dispatcher import Advance, Task
+from tinyworkflow_core.encryption import EncryptionCodec, generate_key
+from tinyworkflow_core.errors import InvalidInputError, ScheduleNotFoundError, UnknownWorkflowError
+from tinyworkflow_core.schedule_store import Schedule
 from tinyworkflow_core.schedules import TICK_LIMIT, tick
+from tinyworkflow_core.serialization import Codec
 from tinyworkflow_core.store import Status, Store
 from tinyworkflow_core.stores import open_store
 from tinyworkflow_core.testing import VirtualClock
@@ -32,14 +42,19 @@ async def counts_once(ctx: WorkflowContext, number: int) -> int:
     return await ctx.execute_activity(count, number)
 
 
+@workflow(name="odd name")
+async def oddly_named(ctx: WorkflowContext) -> None: ...
+
+
 class Notebook:
     """A dispatcher that writes down what it is asked for."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    async def dispatch(self, task: Advance, at: object = None) -> None:
+    async def dispatch(self, task: Task, at: object = None) -> None:
         assert at is None, "what is due is due now"
+        assert isinstance(task, Advance)
         self.asked.append(task.run_id)
 
     async def close(self) -> None: ...
@@ -116,3 +131,226 @@ async def test_ticks_of_several_processes_at_once_do_nothing_twice(store: Store)
     assert not (await apps[0].tick()).dispatched
     for app in apps:
         await app.close()
+
+
+# --- schedules -------------------------------------------------------------------------------------------
+
+HOURLY = CronSchedule("0 * * * *")
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+async def world(store: Store) -> AsyncIterator[World]:
+    yield World(store, VirtualClock(START))
+    await store.close()
+
+
+async def test_a_tick_dispatches_what_is_due_and_starts_what_is_scheduled(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    await make_waiting(world.store, "waits", wake_at=T0)
+    world.clock.move_to(T0)
+    report = await world.tick()
+    assert report.dispatched == ("waits",)
+    assert report.started == ("s@20260301T120000Z",)
+    assert not report.problems
+
+
+async def test_a_schedule_has_the_id_it_was_given_or_one_of_its_own(world: World) -> None:
+    assert await world.schedules.create("report", HOURLY, id="nightly:report") == "nightly:report"
+    made = await world.schedules.create(scheduled_report, HOURLY)
+    assert re.fullmatch(r"report_[0-9a-f]{12}", made)
+    assert await world.schedules.create("report", HOURLY) != made
+    odd = World(world.store, world.clock, [oddly_named])
+    odd_id = await odd.schedules.create("odd name", HOURLY)
+    assert re.fullmatch(r"schedule_[0-9a-f]{12}", odd_id)
+    assert f"{odd_id}@20260105T090000Z" in await odd.tick_after(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"workflow": "reprot"}, "did you mean 'report'"),
+        ({"input_data": "many"}, "input of workflow 'report'"),
+        ({"overlap": "sometimes"}, "overlap: 'sometimes' is not known; use one of skip, queue, cancel_other, allow"),
+        ({"catch_up": "some"}, "catch_up: 'some' is not known; use one of none, latest, all"),
+        ({"jitter": -1}, "jitter: "),
+        ({"jitter": "soon"}, "jitter: "),
+        ({"jitter": "2d"}, "jitter: "),
+        ({"id": ""}, "id: ''"),
+        ({"id": "a@b"}, "id: 'a@b'"),
+        ({"id": "a/b"}, "id: 'a/b'"),
+        ({"id": "x" * 151}, "id: "),
+        ({"attributes": {"a": [1]}}, "attributes: 'a'"),
+        ({"timing": OneOff(START)}, "has passed"),
+    ],
+    ids=str,
+)
+async def test_a_schedule_that_does_not_fit_is_refused_and_nothing_is_stored(
+    world: World, arguments: dict[str, Any], complaint: str
+) -> None:
+    fitting: dict[str, Any] = {"workflow": "report", "timing": HOURLY}
+    with pytest.raises((UnknownWorkflowError, InvalidInputError)) as refused:
+        await world.schedules.create(**(fitting | arguments))
+    assert complaint in str(refused.value)
+    assert not await world.schedules.list()
+
+
+@pytest.mark.parametrize("every", ["0.5s", 0, -1, "often", 1e300, float("inf")])
+async def test_an_interval_that_does_not_fit_is_refused(world: World, every: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^interval: "):
+        await world.schedules.create_interval("report", every)
+    assert not await world.schedules.list()
+
+
+async def test_the_same_schedule_again_changes_nothing(world: World) -> None:
+    options: dict[str, Any] = {"id": "s", "overlap": "queue", "catch_up": "all", "jitter": 30, "attributes": {"a": 1}}
+    await world.schedules.create("report", HOURLY, 3, **options)
+    await world.schedules.create_interval("report", 60, 3, **(options | {"id": "i"}))
+    before = await world.schedules.list()
+    world.clock.move_to(START + 3 * HOUR)
+    await world.schedules.create("report", HOURLY, 3, **options)
+    await world.schedules.create_interval("report", 60, 3, **(options | {"id": "i"}))
+    assert await world.schedules.list() == before, "and what is due by now stays due"
+
+
+async def test_a_schedule_under_an_id_that_is_taken_changes_that_one(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    await world.tick_after(hours=1)
+    old = await world.schedule("s")
+    world.clock.move_to(START + 2 * HOUR)
+    await world.schedules.create("report", HOURLY, 5, id="s", overlap="allow", catch_up="none")
+    new = await world.schedule("s")
+    assert (new.input, new.overlap, new.catch_up) == ("5", "allow", "none")
+    assert (new.next_at, new.due_at) == (old.next_at, old.due_at), "10:00 has come and is still to be dealt with"
+    assert (new.last_run_id, new.last_at, new.created_at) == (old.last_run_id, old.last_at, old.created_at)
+    await world.schedules.create("report", CronSchedule("30 * * * *"), 5, id="s")
+    assert (await world.schedule("s")).next_at == START + 2.5 * HOUR
+    await world.schedules.pause("s", "too loud")
+    await world.schedules.create("report", HOURLY, id="s")
+    paused = await world.schedule("s")
+    assert (paused.paused, paused.note, paused.due_at) == (True, "too loud", None)
+
+
+async def test_with_encryption_neither_the_input_nor_the_note_is_stored_in_the_clear(world: World) -> None:
+    sealed = World(world.store, world.clock, codec=Codec(EncryptionCodec([generate_key()])))
+    await sealed.schedules.create("report", HOURLY, 271828, id="s")
+    before = await world.store.schedules.get("s")
+    await sealed.schedules.create("report", HOURLY, 271828, id="s")
+    assert await world.store.schedules.get("s") == before, "the same input, however often it is sealed"
+    await sealed.schedules.pause("s", "the auditors are here")
+    stored = await world.store.schedules.get("s")
+    assert stored is not None
+    assert "271828" not in stored.input
+    assert "auditors" not in (stored.note or "")
+    assert [(one.note, one.id) for one in await sealed.schedules.list() if isinstance(one, Schedule)] == [
+        ("the auditors are here", "s")
+    ]
+    await sealed.schedules.resume("s")
+    assert await sealed.tick_after(hours=1) == ["s@20260105T090000Z"]
+
+
+async def test_a_paused_schedule_starts_nothing_until_it_is_resumed_and_makes_up_for_nothing(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s", catch_up="all", overlap="allow")
+    await world.schedules.pause("s", "stocktaking")
+    paused = await world.schedule("s")
+    assert (paused.paused, paused.note, paused.next_at) == (True, "stocktaking", None)
+    assert await world.tick_after(hours=2, minutes=30) == []
+    await world.schedules.resume("s")
+    resumed = await world.schedule("s")
+    assert (resumed.paused, resumed.note, resumed.next_at) == (False, None, START + 3 * HOUR)
+    assert await world.tick_after(hours=1) == ["s@20260105T110000Z"]
+
+
+async def test_resuming_what_is_not_paused_changes_nothing(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    before = await world.schedule("s")
+    world.clock.move_to(START + 2 * HOUR)
+    await world.schedules.resume("s")
+    assert await world.schedule("s") == before
+
+
+async def test_a_trigger_starts_a_run_now_each_time_and_counts_for_overlap(world: World) -> None:
+    await world.schedules.create("report", HOURLY, 4, id="s")
+    await world.schedules.pause("s")
+    first, second = await world.schedules.trigger("s"), await world.schedules.trigger("s")
+    assert await world.runs() == sorted((first, second))
+    assert re.fullmatch(r"s@20260105T080000Z\.[0-9a-f]{8}", first)
+    run = await world.store.get(first)
+    assert run is not None
+    assert (run.input, run.attributes["schedule_id"]) == ("4", "s")
+    await world.schedules.resume("s")
+    assert (await world.schedule("s")).last_at is None
+    assert await world.tick_after(hours=1) == [], "the run that was triggered last is open"
+    await world.end(second)
+    assert await world.tick_after(hours=1) == ["s@20260105T100000Z"]
+
+
+async def test_a_backfill_shows_its_times_first_and_starts_each_once(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    assert await world.tick_after(hours=1) == ["s@20260105T090000Z"]
+    begin, end = START - 2 * HOUR, START + HOUR
+    times = [START - 2 * HOUR, START - HOUR, START]
+    assert await world.schedules.backfill("s", begin, end) == times
+    assert await world.runs() == ["s@20260105T090000Z"], "a dry run starts nothing"
+    for _ in range(2):
+        assert await world.schedules.backfill("s", begin, end + HOUR, dry_run=False) == [*times, START + HOUR]
+        assert await world.runs() == [f"s@20260105T{hour:02}0000Z" for hour in (6, 7, 8, 9)]
+    assert (await world.schedule("s")).next_at == START + 2 * HOUR
+
+
+async def test_a_backfill_refuses_too_many_times_and_runs_in_the_future(world: World) -> None:
+    await world.schedules.create("report", CronSchedule("* * * * *"), id="s")
+    day = timedelta(days=1)
+    with pytest.raises(InvalidInputError, match="more than 1000 times"):
+        await world.schedules.backfill("s", START - day, START)
+    with pytest.raises(InvalidInputError, match="into the future"):
+        await world.schedules.backfill("s", START, START + HOUR, dry_run=False)
+    with pytest.raises(InvalidInputError, match="no time zone"):
+        await world.schedules.backfill("s", START.replace(tzinfo=None), START)
+    assert len(await world.schedules.backfill("s", START, START + HOUR)) == 60
+    assert not await world.runs()
+
+
+async def test_a_schedule_that_is_deleted_starts_nothing_more_and_its_runs_stay(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s", overlap="allow")
+    [run_id] = await world.tick_after(hours=1)
+    await world.schedules.delete("s")
+    assert await world.tick_after(hours=5) == []
+    assert await world.runs() == [run_id]
+
+
+async def test_every_verb_says_that_there_is_no_such_schedule(world: World) -> None:
+    verbs = world.schedules
+    for verb in (verbs.get, verbs.pause, verbs.resume, verbs.delete, verbs.trigger):
+        with pytest.raises(ScheduleNotFoundError, match="there is no schedule 'nightly'"):
+            await verb("nightly")
+    with pytest.raises(ScheduleNotFoundError):
+        await verbs.backfill("nightly", START, START)
+    assert not await world.runs()
+
+
+async def test_schedules_are_listed_page_by_page(world: World) -> None:
+    for name in ("c", "a", "b"):
+        await world.schedules.create("report", HOURLY, id=name)
+    assert [one.id for one in await world.schedules.list(limit=2)] == ["a", "b"]
+    assert [one.id for one in await world.schedules.list(limit=2, after="b")] == ["c"]
+
+
+async def test_changes_by_several_people_at_once_are_all_made(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    others = [World(world.store, world.clock) for _ in range(3)]
+    await asyncio.gather(
+        others[0].schedules.pause("s", "a note"),
+        others[1].schedules.trigger("s"),
+        others[2].schedules.create("report", HOURLY, 9, id="s"),
+    )
+    schedule = await world.schedule("s")
+    assert (schedule.paused, schedule.note, schedule.input) == (True, "a note", "9")
+    assert schedule.last_run_id is not None
+
+
+async def test_of_simultaneous_creates_of_one_id_there_is_one_schedule(world: World) -> None:
+    others = [World(world.store, world.clock) for _ in range(5)]
+    made = await asyncio.gather(*(one.schedules.create("report", HOURLY, id="s") for one in others))
+    assert made == ["s"] * 5
+    assert len(await world.schedules.list()) == 1

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import importlib
+import itertools
 import json
 import os
 import socket
@@ -25,7 +26,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tinyworkflow_core.errors import ActivityError, PayloadTooLargeError, SerializationError
+from tinyworkflow_core.errors import ActivityError, ApplicationError, PayloadTooLargeError, SerializationError
+from tinyworkflow_core.sealing import Sealing
 from tinyworkflow_core.serialization import Codec, Failure, digest
 
 codec = Codec()
@@ -575,3 +577,215 @@ def test_plain_data_is_for_people() -> None:
         "colour": "RED",
         "keys": {"1": "a"},
     }
+
+
+# --- sealed ------------------------------------------------------------------------------------------
+
+
+class Backwards:
+    """A payload codec in the open: the text backwards, behind a number that is never the same."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count()
+
+    def seal(self, text: str) -> str:
+        text.encode()
+        return f"mirror-1:{next(self._numbers)}:{text[::-1]}"
+
+    def unseal(self, text: str) -> str:
+        key, _, rest = text.split(":", 2)
+        if key != "mirror-1":
+            raise SerializationError(f"{key} is no mirror")
+        return rest[::-1]
+
+
+class Broken:
+    """A payload codec that does not keep to its contract."""
+
+    def seal(self, text: str) -> str:
+        raise KeyError(text)
+
+    def unseal(self, text: str) -> str:
+        raise KeyError(text)
+
+
+class Jumbled(Backwards):
+    """A payload codec that does not notice what was changed."""
+
+    def unseal(self, text: str) -> str:
+        return super().unseal(text)[1:]
+
+
+sealing = Codec(Backwards())
+
+
+@settings(deadline=None)
+@given(value=values)
+@example(value={"$": "sealed", "v": "mirror-1:0:1"})
+@example(value="\ud800 alone")
+def test_every_storable_value_comes_back_from_under_its_seal(value: object) -> None:
+    try:
+        text = sealing.encode(value)
+    except SerializationError as refused:
+        if "pair of surrogates" in str(refused):
+            return
+        raise
+    assert same(sealing.decode(text), value)
+    assert json.loads(text).keys() == {"$", "v"}
+    text.encode()
+    assert sealing.plaintext(text) == codec.encode(value)
+    assert sealing.plain(text) == codec.plain(codec.encode(value))
+
+
+def test_what_was_stored_without_a_payload_codec_can_be_read_with_one() -> None:
+    leg = Leg("LH1", (1, 2))
+    assert sealing.decode(codec.encode(leg)) == leg
+    assert sealing.plain(codec.encode(leg)) == codec.plain(codec.encode(leg))
+    assert sealing.fingerprint(codec.encode(leg)) == digest(codec.encode(leg))
+
+
+def test_code_without_the_payload_codec_is_told_what_would_open_the_value_and_people_see_the_same() -> None:
+    text = sealing.encode({"secret": 1})
+    with pytest.raises(SerializationError, match="is sealed with key mirror-1, and this process has no payload codec"):
+        codec.decode(text)
+    assert codec.plain(text) == "sealed with key mirror-1"
+    assert codec.plain('{"$":"sealed","v":"no key here"}') == codec.plain('{"$":"sealed"}') == "sealed"
+
+
+def test_what_the_payload_codec_cannot_open_is_refused_for_code_and_named_for_people() -> None:
+    text = sealing.encode(1).replace("mirror-1", "mirror-2")
+    for read in (sealing.decode, sealing.plaintext, sealing.fingerprint):
+        with pytest.raises(SerializationError, match="mirror-2 is no mirror"):
+            read(text)
+    assert sealing.plain(text) == "sealed with key mirror-2"
+
+
+def test_equal_values_have_one_fingerprint_however_often_they_are_sealed() -> None:
+    one, other = sealing.encode([1]), sealing.encode([1])
+    assert one != other
+    assert sealing.fingerprint(one) == sealing.fingerprint(other) == digest("[1]") == codec.fingerprint("[1]")
+    assert sealing.fingerprint(sealing.encode([2])) != sealing.fingerprint(one)
+
+
+def test_the_limit_counts_what_is_stored() -> None:
+    assert len(Codec(max_bytes=100).encode("x" * 80)) == 82
+    with pytest.raises(PayloadTooLargeError, match="over the limit of 100"):
+        Codec(Backwards(), max_bytes=100).encode("x" * 80)
+
+
+def test_a_strange_error_of_a_payload_codec_is_one_of_ours_and_quotes_nothing() -> None:
+    broken = Codec(Broken())
+    with pytest.raises(SerializationError, match=r"cannot be sealed: KeyError$"):
+        broken.encode("secret")
+    with pytest.raises(SerializationError, match=r"what was sealed with key mirror-1 cannot be opened: KeyError$"):
+        broken.decode(sealing.encode("secret"))
+    with pytest.raises(SerializationError, match=r"is damaged$"):
+        Codec(Jumbled()).exception(sealing.failure(ValueError("secret")))
+
+
+def test_the_message_about_a_sealed_value_that_cannot_be_read_does_not_quote_it() -> None:
+    stored = Sealing(Backwards()).seal_value('{"$":"datetime","v":"secret"}')
+    with pytest.raises(SerializationError, match=r"cannot be read: ValueError$"):
+        sealing.decode(stored)
+    with pytest.raises(SerializationError, match="secret"):
+        codec.decode('{"$":"datetime","v":"secret"}')
+
+
+@pytest.mark.parametrize("text", ['{"$":"sealed","v":', '{"$":"sealed","v":1}', '{"$":"sealed","v":"?"}'])
+def test_a_damaged_seal_is_refused_with_an_error_of_ours(text: str) -> None:
+    with pytest.raises(SerializationError):
+        sealing.decode(text)
+
+
+# --- words of people ---------------------------------------------------------------------------------
+
+
+@given(text=any_text)
+@example(text="$sealed:mirror-1:0:1")
+@example(text="$text:$sealed:")
+@example(text="a lone \udcff")
+def test_free_text_comes_back_whatever_it_looks_like(text: str) -> None:
+    assert codec.unseal_text(codec.seal_text(text)) == text
+    assert sealing.unseal_text(codec.seal_text(text)) == text
+    sealed = sealing.seal_text(text)
+    assert sealed is not None
+    if not has_surrogate_pair(text):
+        assert sealing.unseal_text(sealed) == sealing.plain_text(sealed) == text
+    sealed.encode()
+
+
+def test_free_text_is_stored_as_it_is_without_a_payload_codec_and_sealed_with_one() -> None:
+    assert codec.seal_text("looks good") == "looks good"
+    assert (
+        codec.seal_text(None) is codec.unseal_text(None) is sealing.seal_text(None) is sealing.plain_text(None) is None
+    )
+    sealed = sealing.seal_text("looks good")
+    assert sealed is not None
+    assert "looks good" not in sealed
+    with pytest.raises(SerializationError, match="sealed with key mirror-1"):
+        codec.unseal_text(sealed)
+    assert codec.plain_text(sealed) == "sealed with key mirror-1"
+    assert codec.plain_text("looks good") == "looks good"
+
+
+# --- sealed failures ---------------------------------------------------------------------------------
+
+
+class DeclinedError(Exception):
+    pass
+
+
+def test_a_sealed_failure_shows_its_type_and_nothing_else() -> None:
+    error = ApplicationError("secret", type="CardDeclined", details="secret", retryable=True)
+    error.__cause__ = ValueError("secret")
+    group = ExceptionGroup("secret", [error])
+    assert sealing.failure(error).to_dict().keys() == {"type", "message", "retryable", "sealed"}
+    for one, kind in ((error, "CardDeclined"), (group, "ExceptionGroup")):
+        failure = sealing.failure(one)
+        assert (failure.type, failure.message) == (kind, "sealed with key mirror-1")
+        assert "secret" not in json.dumps(failure.to_dict())
+
+
+def test_a_sealed_failure_comes_back_as_the_exception_with_all_its_parts() -> None:
+    error = ApplicationError("no funds", type="CardDeclined", details=Leg("LH1", (1,)), retryable=True)
+    error.__cause__ = ExceptionGroup("two", [DeclinedError("a", 1), KeyError("b")])
+    failure = Failure.from_dict(json.loads(json.dumps(sealing.failure(error).to_dict())))
+    assert sealing.opened(failure) == codec.failure(error)
+    back = sealing.exception(failure)
+    assert isinstance(back, ApplicationError)
+    assert (back.message, back.type, back.details, back.retryable) == (
+        "no funds",
+        "CardDeclined",
+        Leg("LH1", (1,)),
+        True,
+    )
+    assert isinstance(back.__cause__, ExceptionGroup)
+    assert [(type(one), one.args) for one in back.__cause__.exceptions] == [
+        (DeclinedError, ("a", 1)),
+        (KeyError, ("b",)),
+    ]
+
+
+def test_a_failure_that_was_stored_without_a_payload_codec_can_be_read_with_one() -> None:
+    failure = codec.failure(DeclinedError("a"))
+    assert failure.sealed is None
+    assert sealing.opened(failure) is failure
+    assert type(sealing.exception(failure)) is DeclinedError
+
+
+def test_a_failure_that_cannot_be_opened_is_refused_for_code_and_shown_closed_to_people() -> None:
+    failure = sealing.failure(DeclinedError("a"))
+    other = dataclasses.replace(failure, sealed=str(failure.sealed).replace("mirror-1", "mirror-2"))
+    for reader, one, message in ((codec, failure, "no payload codec"), (sealing, other, "mirror-2 is no mirror")):
+        assert reader.opened(one) is one
+        with pytest.raises(SerializationError, match=message):
+            reader.exception(one)
+
+
+def test_a_failure_that_is_too_long_once_it_is_sealed_is_kept_without_its_causes() -> None:
+    error = ValueError("x" * 2_000)
+    error.__cause__ = ValueError("y" * 2_000)
+    small, large = Codec(Backwards(), max_bytes=5_000), Codec(Backwards())
+    assert small.opened(small.failure(error)).cause is None
+    assert small.opened(small.failure(error)).message == "x" * 2_000
+    assert large.opened(large.failure(error)).cause is not None

@@ -1,7 +1,7 @@
-"""One attempt of one activity: the call, its timeout, and the event that it ends in.
+"""One attempt of one activity: the call, its time limits, its heartbeats, and the event that it ends in.
 
 Never raises for what user code does: success, failure (with the time of the next attempt, if any) and cancellation
-are all events. Sync functions run in threads, never on the event loop.
+are all events. How long it may take is held by limits.py; sync functions run in threads (threads.py).
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import os
-import queue
 import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from .clock import Clock, seconds
-from .engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity
+from .engine.commands import ActivityAttempt, ExecuteActivity
 from .engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed
-from .errors import ConfigurationError, RetryAfter, SerializationError
-from .serialization import Codec, digest
+from .errors import ConfigurationError, PayloadTooLargeError, RetryAfter, SerializationError
+from .limits import Limits
+from .serialization import Codec, digest, stored_size
+from .threads import Threads
 
 MAX_CONCURRENT = 100
 """How many activities one process works on at a time unless told otherwise; the rest wait their turn."""
 
-_IDLE_THREAD_SECONDS = 30.0
+MAX_HEARTBEAT_BYTES = 64_000
+"""Encoded details of a heartbeat: they have to fit into one event together with an error."""
+
 _LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 _PLAIN = (str, int, float, bool, type(None))
 
@@ -35,12 +37,22 @@ AttemptEnded = ActivityCompleted | ActivityFailed | ActivityCancelled
 class ActivityContext:
     """What an activity may know about the attempt that it is."""
 
-    def __init__(self, attempt: ActivityAttempt) -> None:
+    def __init__(self, attempt: ActivityAttempt, codec: Codec, on_heartbeat: Callable[[str], None]) -> None:
         self.run_id = attempt.run_id
         self.activity_id = str(attempt.command.id)
         self.attempt = attempt.number
         self.idempotency_key = attempt.idempotency_key
         """The same for every attempt of this step and different for any two steps: hand it to outside services."""
+        self._name = attempt.command.activity.name
+        self._earlier = attempt.heartbeat
+        self._codec = codec
+        self._on_heartbeat = on_heartbeat
+        self._loop = asyncio.get_running_loop()
+        self._alive_at = self._loop.time()
+        self._details: str | None = None
+        self._told: str | None = None
+        self._is_telling = False
+        self._is_over = False
         self._cancelled = threading.Event()
 
     @property
@@ -48,6 +60,55 @@ class ActivityContext:
         """Whether nobody waits for the result any more (cancelled, timed out). A long sync activity should look now
         and then."""
         return self._cancelled.is_set()
+
+    @property
+    def last_heartbeat(self) -> Any:
+        """The latest details that an attempt before this one has reported; None when there are none. Raises
+        SerializationError when their class is gone."""
+        return None if self._earlier is None else self._codec.decode(self._earlier)
+
+    def heartbeat(self, details: Any = None) -> None:
+        """Say that the attempt is alive (see `heartbeat_timeout`) and, with `details`, how far it has come: the next
+        attempt finds the latest of them in `last_heartbeat`.
+
+        Cheap, for any thread; does nothing once the attempt is over. Raises SerializationError for details that cannot
+        be stored, and PayloadTooLargeError (one of them) above MAX_HEARTBEAT_BYTES.
+        """
+        if self._is_over:
+            return
+        if details is not None:
+            self._details = self._encoded(details)
+        self._alive_at = self._loop.time()
+        if self._details != self._told and not self._is_telling:
+            self._is_telling = True  # one call is under way at most, however often this is called
+            try:
+                self._loop.call_soon_threadsafe(self._tell)
+            except RuntimeError:
+                pass  # the loop is closed: nobody listens any more
+
+    def _encoded(self, details: Any) -> str:
+        try:
+            text = self._codec.encode(details)
+            if (size := stored_size(text)) > MAX_HEARTBEAT_BYTES:
+                raise PayloadTooLargeError(
+                    f"the value takes {size} bytes, over the limit of {MAX_HEARTBEAT_BYTES}; "
+                    "store it elsewhere and pass a reference"
+                )
+        except SerializationError as error:
+            problem = f"heartbeat of activity {self._name!r} (step {self.activity_id}) cannot be stored: {error}"
+            raise type(error)(problem) from None
+        return text
+
+    def _tell(self) -> None:
+        self._is_telling = False  # before looking: a thread that comes in between calls once more
+        details = self._details
+        if details is not None and details != self._told and not self._is_over:
+            self._told = details
+            self._on_heartbeat(details)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._cancelled.set()
 
 
 _current: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("tinyworkflow_activity")
@@ -77,63 +138,66 @@ class ActivityRunner:
         self._codec = codec
         self._clock = clock
         self._slots = asyncio.Semaphore(max_concurrent)
-        self._threads = _Threads()
+        self._threads = Threads()
         self._replaced = dict(replaced or {})
 
-    async def __call__(self, attempt: ActivityAttempt, on_start: Callable[[], None] = lambda: None) -> AttemptEnded:
+    async def __call__(
+        self,
+        attempt: ActivityAttempt,
+        on_start: Callable[[], None] = lambda: None,
+        on_heartbeat: Callable[[str], None] = lambda details: None,
+    ) -> AttemptEnded:
         """Make the attempt when its turn comes, which `on_start` is told. Cancel the calling task to withdraw it; the
-        event then says how it ended."""
+        event then says how it ended.
+
+        `on_heartbeat` is called in the event loop's thread, with the latest details as JSON text, soon after they have
+        changed; never after the attempt has ended.
+        """
         try:
             await self._slots.acquire()
         except asyncio.CancelledError:
             return self._cancelled(attempt)
         try:
             on_start()
-            return await self._attempt(attempt)
+            return await self._attempt(attempt, ActivityContext(attempt, self._codec, on_heartbeat))
         finally:
             self._slots.release()
 
-    async def _attempt(self, attempt: ActivityAttempt) -> AttemptEnded:
+    async def _attempt(self, attempt: ActivityAttempt, context: ActivityContext) -> AttemptEnded:
         started_at = self._clock.now()
         command = attempt.command
-        context = ActivityContext(attempt)
+        limits = Limits(attempt, started_at, alive_at=lambda: context._alive_at)
         try:
-            value = await self._call(command, context)
+            value = await self._call(command, context, limits)
             result = self._encode(command, value)
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 return self._cancelled(attempt)
-            return self._failed(
-                attempt, started_at, RuntimeError(f"activity {command.activity.name!r} cancelled itself: {error}")
-            )
+            stopped = RuntimeError(f"activity {command.activity.name!r} cancelled itself: {error}")
+            return self._failed(attempt, started_at, stopped, context, limits)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in an activity fails the activity, not the function
-            return self._failed(attempt, started_at, error)
+            return self._failed(attempt, started_at, error, context, limits)
         finally:
-            context._cancelled.set()
+            context._end()
         return ActivityCompleted(
             at=self._clock.now(), attempt=attempt.number, started_at=started_at, result=result, **command.about()
         )
 
-    async def _call(self, command: ExecuteActivity, context: ActivityContext) -> Any:
+    async def _call(self, command: ExecuteActivity, context: ActivityContext, limits: Limits) -> Any:
         args, kwargs = self._arguments(command)
         activity = command.activity
-        scope = asyncio.timeout(activity.timeout)
         token = _current.set(context)
         try:
-            async with scope:
+            async with limits:
                 fn = self._replaced.get(activity.name, activity.fn)
                 if inspect.iscoroutinefunction(fn):
                     return await fn(*args, **kwargs)
                 value = await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancelled.set)
                 # A callable object or a lambda does not show that what it returns is to be awaited.
                 return await value if inspect.isawaitable(value) else value
-        except TimeoutError:
-            if scope.expired():
-                raise TimeoutError(f"activity {activity.name!r} timed out after {activity.timeout:g} s") from None
-            raise
         finally:
             _current.reset(token)
 
@@ -151,14 +215,23 @@ class ActivityRunner:
             problem = f"result of activity {command.activity.name!r} (step {command.id}) cannot be stored: {error}"
             raise type(error)(problem) from None
 
-    def _failed(self, attempt: ActivityAttempt, started_at: datetime, error: BaseException) -> ActivityFailed:
+    def _failed(
+        self,
+        attempt: ActivityAttempt,
+        started_at: datetime,
+        error: BaseException,
+        context: ActivityContext,
+        limits: Limits,
+    ) -> ActivityFailed:
         now = self._clock.now()
+        retry_at = None if limits.total_is_spent else _retry_at(attempt, error, started_at, now)
         return ActivityFailed(
             at=now,
             attempt=attempt.number,
             started_at=started_at,
             error=self._codec.failure(error),
-            retry_at=_retry_at(attempt, error, started_at, now),
+            retry_at=retry_at,
+            heartbeat=context._details or (attempt.heartbeat if retry_at else None),
             **attempt.command.about(),
         )
 
@@ -167,7 +240,10 @@ class ActivityRunner:
 
 
 def _retry_at(attempt: ActivityAttempt, error: BaseException, started_at: datetime, now: datetime) -> datetime | None:
-    policy = attempt.command.activity.retry_policy
+    activity = attempt.command.activity
+    policy = activity.retry_policy
+    if activity.at_most_once:
+        return None
     # Chance as a function of the attempt's position: the policy stays pure and a test can foretell it.
     chance = int(digest(f"{attempt.idempotency_key}/{attempt.number}")[:8], 16) / 2**32
     delay = policy.delay(attempt.number, chance=chance)
@@ -180,87 +256,9 @@ def _retry_at(attempt: ActivityAttempt, error: BaseException, started_at: dateti
             pass
     retry_at = now + timedelta(seconds=min(delay, _LONGEST_DELAY_SECONDS))
     first = attempt.first_started_at or started_at
-    if policy.total is not None and (retry_at - first).total_seconds() > seconds(policy.total):
+    after = (retry_at - first).total_seconds()
+    if policy.total is not None and after > seconds(policy.total):
+        return None
+    if activity.total_timeout is not None and after >= activity.total_timeout:  # nothing would be left of it
         return None
     return retry_at
-
-
-class _Threads:
-    """Threads that come when needed, leave when idle, and never hold up the end of the process.
-
-    The pool of concurrent.futures waits at exit for its threads, so one activity that hangs would hang the process.
-    """
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._idle = threading.Semaphore(0)
-
-    async def run(self, fn: Callable[[], Any], *, on_cancel: Callable[[], None]) -> Any:
-        """Call `fn` in a thread, in a copy of the current context.
-
-        A thread cannot be stopped. When the call is withdrawn, `on_cancel` tells the function and its end is waited
-        for; any other cancellation (timeout, end of the process) leaves the thread to itself.
-        """
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[Any] = loop.create_future()
-        context = contextvars.copy_context()
-
-        def call() -> None:
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = context.run(fn)
-            except (StopIteration, GeneratorExit) as stop:  # neither can be passed on through an await
-                error = RuntimeError(f"the activity raised {type(stop).__name__}: {stop}")
-            except BaseException as raised:
-                error = raised
-            try:
-                loop.call_soon_threadsafe(_end, ended, result, error)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
-
-        if self._pid != os.getpid():  # a fork copies the marks of idle threads, but not the threads
-            self._begin()
-        self._calls.put(call)
-        if not self._idle.acquire(blocking=False):
-            threading.Thread(target=self._work, name="tinyworkflow-activity", daemon=True).start()
-        try:
-            return await asyncio.shield(ended)
-        except asyncio.CancelledError as cancelled:
-            on_cancel()
-            if cancelled.args == (WITHDRAWN,):
-                await asyncio.wait([ended])
-            raise
-        finally:
-            ended.add_done_callback(_ignore)
-
-    def _work(self) -> None:
-        while True:
-            try:
-                call = self._calls.get(timeout=_IDLE_THREAD_SECONDS)
-            except queue.Empty:
-                # Whoever counted on this thread has taken its idle mark already: look once more.
-                if self._idle.acquire(blocking=False):
-                    return
-                continue
-            call()
-            self._idle.release()
-
-
-def _ignore(future: asyncio.Future[Any]) -> None:
-    # The outcome of a call that nobody waits for any more is not worth a warning.
-    if not future.cancelled():
-        future.exception()
-
-
-def _end(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)

@@ -10,16 +10,18 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
 from . import approvals, schedules
 from .activities import MAX_CONCURRENT, ActivityRunner
-from .advance import Advancer, AdvanceSettings, Progress, Surroundings
+from .advance import Advancer, AdvanceSettings, Performer, Progress, Surroundings
 from .client import WorkflowClient
 from .clock import Clock, SystemClock, seconds
-from .dispatcher import Dispatcher
+from .dispatcher import Dispatcher, Perform, Task
 from .dispatchers.local import LocalDispatcher, NoDispatcher
+from .encryption import EncryptionCodec
 from .errors import ConfigurationError
 from .holder import is_gone, new_owner
 from .registry import ActivityDefinition, Registry, WorkflowDefinition
@@ -84,6 +86,7 @@ class App:
             settings=settings or AdvanceSettings(),
         )
         self._advancer = Advancer(around, new_owner=owner, is_gone=gone)
+        self._performer = Performer(around)
         self._worker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -93,7 +96,7 @@ class App:
 
         TINYWORKFLOW_DATABASE_URL (default: an SQLite file here), TINYWORKFLOW_API_KEYS (comma-separated),
         TINYWORKFLOW_DISPATCHER (local or none), TINYWORKFLOW_LEASE (default 30s), TINYWORKFLOW_REQUEST_TIMEOUT,
-        TINYWORKFLOW_TICK (default 1s). Raises ConfigurationError naming the variable that does not fit.
+        TINYWORKFLOW_TICK (default 1s), TINYWORKFLOW_ENCRYPTION_KEYS (comma-separated, the first one seals). Raises ConfigurationError naming the variable that does not fit.
         """
         found: dict[str, Any] = {
             "api_keys": [key for part in environ.get("TINYWORKFLOW_API_KEYS", "").split(",") if (key := part.strip())],
@@ -104,6 +107,8 @@ class App:
                 found["store"] = open_store(environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL))
             except ConfigurationError as error:
                 raise ConfigurationError(f"TINYWORKFLOW_DATABASE_URL: {error}") from None
+        if "codec" not in arguments:
+            found["codec"] = Codec(EncryptionCodec.from_env(environ))
         if (lease := _duration(environ, "TINYWORKFLOW_LEASE")) is not None:
             found["settings"] = AdvanceSettings(lease_seconds=lease)
         if (request := _duration(environ, "TINYWORKFLOW_REQUEST_TIMEOUT")) is not None:
@@ -114,7 +119,7 @@ class App:
 
     def _dispatcher(self, chosen: Dispatcher | str) -> Dispatcher:
         if chosen == "local":
-            return LocalDispatcher(self.advance, clock=self.clock)
+            return LocalDispatcher(self.carry_out, clock=self.clock)
         if chosen == "none":
             return NoDispatcher()
         if isinstance(chosen, str):
@@ -129,6 +134,14 @@ class App:
         if self.request_seconds is not None:
             deadline = self.clock.now() + timedelta(seconds=self.request_seconds)
         return await self._advancer.advance(run_id, deadline=deadline)
+
+    async def perform(self, task: Perform) -> Progress:
+        """Make one attempt of an activity that was handed out as a call of its own."""
+        return await self._performer.perform(task)
+
+    async def carry_out(self, task: Task) -> Progress:
+        """Make the call that was asked for."""
+        return await (self.perform(task) if isinstance(task, Perform) else self.advance(task.run_id))
 
     async def tick(self, limit: int = schedules.TICK_LIMIT) -> schedules.TickReport:
         """Have everything looked at that is due now."""
@@ -198,6 +211,7 @@ class TinyWorkflowClient(WorkflowClient):
         workflows: Iterable[WorkflowDefinition[Any] | ActivityDefinition[Any, Any]] | None = None,
     ) -> None:
         url = database_url or os.environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL)
+        codec = codec or Codec(EncryptionCodec.from_env(os.environ))
         self.app = app = App(url, workflows=workflows, codec=codec, clock=clock)
         # Without a worker of its own a client leaves the calls to those who have one.
         super().__init__(app.store, NoDispatcher(), app.registry, codec=app.codec, clock=app.clock)
@@ -238,7 +252,11 @@ class TinyWorkflowClient(WorkflowClient):
 
     async def get_pending_approvals(self, approver: str | None = None) -> list[approvals.PendingApproval]:
         """Open approvals; with `approver` those that this person may decide."""
-        return await approvals.pending(self.store, approver=approver)
+        found = await approvals.pending(self.store, approver=approver)
+        return [
+            replace(one, approval=replace(one.approval, title=self.codec.plain_text(one.approval.title)))
+            for one in found
+        ]
 
     async def start_worker(self) -> None:
         """Work on runs in this process, in the current event loop."""

@@ -62,7 +62,7 @@ async def decide(
             "key": asked.key,
             "approved": decision.approved,
             "by": decision.by,
-            "comment": decision.comment,
+            "comment": codec.seal_text(decision.comment),
             "data": codec.encode(decision.data),
         },
     )
@@ -88,6 +88,26 @@ class PendingApproval:
 
     run: Run
     approval: OpenApproval
+
+    @property
+    def run_id(self) -> str:
+        """The run that asks."""
+        return self.run.run_id
+
+    @property
+    def workflow_name(self) -> str:
+        """Its workflow."""
+        return self.run.name
+
+    @property
+    def approval_required(self) -> str:
+        """The approval's key, as the 0.1 library called it."""
+        return self.approval.key
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was asked."""
+        return self.approval.requested_at
 
 
 async def pending(store: Store, *, approver: str | None = None, limit: int = 100) -> list[PendingApproval]:

@@ -18,10 +18,24 @@ class Advance:
     run_id: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Perform:
+    """Make one attempt of an activity of that run (`@activity(run_on="queue")`) and send its outcome to the run."""
+
+    run_id: str
+    generation: int
+    activity_id: int
+    attempt: int
+
+
+Task = Advance | Perform
+"""A call that is to be made."""
+
+
 class Dispatcher(Protocol):
     """Something that makes calls happen."""
 
-    async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+    async def dispatch(self, task: Task, at: datetime | None = None) -> None:
         """Ask for `task` to be carried out at `at`, or as soon as possible.
 
         - Returns when the request is handed over, not when it is carried out.

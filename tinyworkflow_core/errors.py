@@ -1,12 +1,13 @@
 """Every error of the library, in one tree. Standard library only.
 
-`TinyWorkflowError` is what a caller catches. Two classes are deliberately outside of it and derive from
-BaseException: `Suspended` and `LeaseLost` end a call without ending the run, so a user's
-`except Exception` inside workflow code must not swallow them.
+`TinyWorkflowError` is what a caller catches. Three classes are deliberately outside of it and derive from
+BaseException: `Suspended` and `LeaseLost` end a call without ending the run, `ContinueAsNew` ends a generation, so a
+user's `except Exception` inside workflow code must not swallow them. `DeterminismWarning` is a warning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -27,6 +28,18 @@ class DefinitionError(TinyWorkflowError):
 
 class DuplicateDefinitionError(DefinitionError):
     """The same (name, version) is registered from two different places."""
+
+
+class DeterminismError(DefinitionError):
+    """A workflow's code would not do the same on every replay. `findings` are those of lint.py, in order."""
+
+    def __init__(self, message: str, findings: Iterable[Any] = ()) -> None:
+        super().__init__(message)
+        self.findings = tuple(findings)
+
+
+class DeterminismWarning(UserWarning):
+    """What DeterminismError says, of a workflow that is declared with lint="warn"."""
 
 
 class UnknownWorkflowError(TinyWorkflowError):
@@ -58,9 +71,12 @@ class PayloadTooLargeError(SerializationError):
 class RunError(TinyWorkflowError):
     """Something about one run. `run_id` names it."""
 
-    def __init__(self, message: str, *, run_id: str) -> None:
+    def __init__(self, message: str, run_id: str) -> None:
         super().__init__(message)
         self.run_id = run_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.run_id)  # the message alone does not make it again
 
 
 class RunNotFoundError(RunError):
@@ -69,6 +85,10 @@ class RunNotFoundError(RunError):
 
 class RunClosedError(RunError):
     """The run has ended: it takes no messages any more."""
+
+
+class RunStateError(RunError):
+    """The run is not in a state in which that can be done to it."""
 
 
 class RunExistsError(RunError):
@@ -87,6 +107,14 @@ class WorkflowCancelledError(WorkflowFailedError):
     """A run that was waited for was cancelled."""
 
 
+class UpdateRejectedError(RunError):
+    """The run did not take the update: its validator, or the run's end, refused it. Nothing of it is recorded."""
+
+
+class QueryError(TinyWorkflowError):
+    """A query cannot be answered: nobody answers to that name, or its handler asks for more than an answer."""
+
+
 class ApprovalNotFoundError(RunError):
     """The run has never asked for that approval."""
 
@@ -97,6 +125,13 @@ class ApprovalConflictError(RunError):
 
 class ApprovalClosedError(RunError):
     """That approval can no longer be decided: it expired, was withdrawn, or the run has ended."""
+
+
+# --- schedules -----------------------------------------------------------------------------------
+
+
+class ScheduleNotFoundError(TinyWorkflowError):
+    """There is no schedule of that id."""
 
 
 # --- what workflow code may see ------------------------------------------------------------------
@@ -134,6 +169,59 @@ class RetryAfter(TinyWorkflowError):
 
     def __reduce__(self) -> tuple[type[RetryAfter], tuple[float, str]]:
         return type(self), (self.delay, str(self))  # the arguments that make it again: the message alone does not
+
+
+class HttpStatusError(ApplicationError):
+    """A service answered a request with a status that is no success.
+
+    `url` is without its query; `details` is the beginning of the body.
+    """
+
+    def __init__(self, status: int, url: str, *, details: Any = None, retryable: bool = False) -> None:
+        url = url.partition("#")[0].partition("?")[0]
+        super().__init__(f"{url} answered {status}", type="HttpStatusError", details=details, retryable=retryable)
+        self.status = status
+        self.url = url
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (self.status, self.url)  # the message alone does not make it again
+
+
+class HttpBusyError(RetryAfter):
+    """A service answered a request with 429 or 5xx and said when to come again."""
+
+    def __init__(self, status: int, url: str, delay: float, details: Any = None) -> None:
+        self.status = status
+        self.url = url.partition("#")[0].partition("?")[0]
+        self.details = details
+        super().__init__(delay, f"{self.url} answered {status} and asks for {delay:g} s of patience")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (self.status, self.url, self.delay, self.details)
+
+
+class HeartbeatTimeoutError(TinyWorkflowError, TimeoutError):
+    """An activity gave no sign of life for longer than its heartbeat_timeout."""
+
+
+class StepInterruptedError(TinyWorkflowError):
+    """An at-most-once step was begun and nobody knows how it ended; it is not begun again. The message names it."""
+
+
+class ChildFailedError(TinyWorkflowError):
+    """A child run failed with an exception that cannot be rebuilt here, was ended by force or could not be started.
+
+    `type` is the short name of the child's own error, where it had one.
+    """
+
+    def __init__(self, message: str, run_id: str, type: str = "ChildFailedError") -> None:
+        super().__init__(message)
+        self.message = message
+        self.run_id = run_id
+        self.type = type
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.__class__, (self.message, self.run_id, self.type)  # the message alone does not make it again
 
 
 class TakeoverLimitError(TinyWorkflowError):
@@ -176,6 +264,14 @@ class StoreUnavailableError(StoreError):
 
 class LeaseLost(BaseException):
     """Somebody else holds the run now: what this holder asked the store to write was refused, whole."""
+
+
+class ContinueAsNew(BaseException):
+    """Ends this generation of the run; the next one begins with `input_data`. Raised by `ctx.continue_as_new`."""
+
+    def __init__(self, input_data: Any = None) -> None:
+        super().__init__("the run continues as new")
+        self.input_data = input_data
 
 
 class Suspended(BaseException):

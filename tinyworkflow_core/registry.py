@@ -1,4 +1,4 @@
-"""Definitions: what @workflow and @activity make, and the registry that finds them by name and version.
+"""@workflow and @activity, and the registry that finds what they declare by name and version.
 
 A decorator only returns a definition. A `Registry` is given definitions, or (the default of an App) looks through all
 that this process has declared; either way two definitions of one (name, version) from different places are refused.
@@ -10,16 +10,25 @@ import difflib
 import functools
 import inspect
 import itertools
+import os
 import re
-import typing
+import warnings
 import weakref
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, ParamSpec, TypeVar, overload
 
-from .clock import Duration, seconds
-from .errors import DefinitionError, DuplicateDefinitionError, InvalidInputError, UnknownWorkflowError
+from .clock import Duration
+from .definitions import ActivityDefinition, Lint, RunOn, WorkflowDefinition, positive_seconds
+from .errors import (
+    DefinitionError,
+    DeterminismError,
+    DeterminismWarning,
+    DuplicateDefinitionError,
+    UnknownWorkflowError,
+)
 from .retry import RetryPolicy
+
+__all__ = ["ActivityDefinition", "Registry", "WorkflowDefinition", "activity", "workflow"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,134 +42,67 @@ _declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _numbers = itertools.count()
 
 
-@dataclass(frozen=True, eq=False)
-class ActivityDefinition(Generic[P, R]):
-    """One activity. Calling it runs the plain function; inside a workflow pass it to `ctx.execute_activity`."""
-
-    fn: Callable[P, R]
-    name: str
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
-    timeout: float | None = None
-    """Seconds one attempt may take; None: no limit."""
-
-    def __post_init__(self) -> None:
-        _look_like(self, self.fn)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.fn(*args, **kwargs)
-
-    def options(
-        self, *, name: str | None = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None
-    ) -> ActivityDefinition[P, R]:
-        """The same activity with other settings, for one call or many:
-        `ctx.execute_activity(charge.options(timeout="5s"), 10)`."""
-        return replace(
-            self,
-            name=name or self.name,
-            retry_policy=retry_policy or self.retry_policy,
-            timeout=self.timeout if timeout is None else seconds(timeout),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class WorkflowDefinition(Generic[R]):
-    """One version of one workflow."""
-
-    fn: Callable[..., Any]
-    name: str
-    version: int = 1
-
-    def __post_init__(self) -> None:
-        _look_like(self, self.fn)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the plain function: for unit tests that bring a context of their own."""
-        return self.fn(*args, **kwargs)
-
-    @functools.cached_property
-    def _input_parameter(self) -> inspect.Parameter | None:
-        parameters = list(inspect.signature(self.fn).parameters.values())
-        return parameters[1] if len(parameters) > 1 else None
-
-    @functools.cached_property
-    def input_type(self) -> Any:
-        """The annotation of the second parameter, resolved; None when there is none."""
-        parameter = self._input_parameter
-        if parameter is None or parameter.annotation is inspect.Parameter.empty:
-            return None
-        return _resolve(self.fn, parameter.annotation)
-
-    @functools.cached_property
-    def _adapter(self) -> Any:
-        from pydantic import TypeAdapter  # pydantic is a tenth of a second of cold start: only for typed workflows
-
-        return TypeAdapter(self.input_type)
-
-    def validate(self, input_data: Any) -> Any:
-        """The input as the workflow will receive it. Raises InvalidInputError naming each field that does not fit, and
-        DefinitionError when the annotation is none that an input could be validated by."""
-        parameter = self._input_parameter
-        if parameter is None or self.input_type is None:
-            return input_data
-        if input_data is None and parameter.default is not inspect.Parameter.empty:
-            return None
-        from pydantic import PydanticUserError, ValidationError
-
-        try:
-            return self._adapter.validate_python(input_data)
-        except PydanticUserError as error:
-            raise DefinitionError(f"input of workflow {self.name!r} cannot be validated: {error.message}") from error
-        except ValidationError as error:
-            errors = [
-                {"loc": list(e["loc"]), "msg": e["msg"], "type": e["type"]} for e in error.errors(include_url=False)
-            ]
-            first = errors[0]
-            place = ".".join(str(part) for part in first["loc"]) or "input"
-            more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-            raise InvalidInputError(f"input of workflow {self.name!r}: {place}: {first['msg']}{more}", errors) from None
-
-    def input_schema(self) -> dict[str, Any] | None:
-        """JSON schema of the input; None for a workflow that takes anything."""
-        if self.input_type is None:
-            return None
-        return typing.cast("dict[str, Any]", self._adapter.json_schema())
-
-    def call(self, context: Any, input_data: Any) -> Any:
-        """The workflow's coroutine, given what its signature asks for."""
-        if self._input_parameter is None or (
-            input_data is None and self._input_parameter.default is not inspect.Parameter.empty
-        ):
-            return self.fn(context)
-        return self.fn(context, input_data)
-
-
 @overload
 def activity(fn: Callable[P, R], /) -> ActivityDefinition[P, R]: ...
 @overload
 def activity(
-    name: str | None = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None
+    name: str | None = None,
+    retry_policy: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+    *,
+    total_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    compensate: ActivityDefinition[Any, Any] | None = None,
+    at_most_once: bool = False,
+    run_on: RunOn = "here",
 ) -> Callable[[Callable[P, R]], ActivityDefinition[P, R]]: ...
-def activity(name: Any = None, retry_policy: RetryPolicy | None = None, timeout: Duration | None = None) -> Any:
+def activity(
+    name: Any = None,
+    retry_policy: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+    *,
+    total_timeout: Duration | None = None,
+    heartbeat_timeout: Duration | None = None,
+    compensate: ActivityDefinition[Any, Any] | None = None,
+    at_most_once: bool = False,
+    run_on: RunOn = "here",
+) -> Any:
     """Declare an activity: a function that touches the world, run once per step and retried by its policy.
 
     - name: how the history calls it; the function's own name unless given.
     - retry_policy: `RetryPolicy()` unless given.
     - timeout: the longest that one attempt may take; it fails with TimeoutError. A sync function runs in a thread,
       which cannot be stopped: its result is then ignored.
+    - total_timeout: the longest that the step may take, all attempts and the pauses between them; TimeoutError.
+    - heartbeat_timeout: the longest that an attempt may go without `activity_context().heartbeat()`; it fails with
+      HeartbeatTimeoutError, and the next attempt finds the last details in `last_heartbeat`.
+    - compensate: the activity that undoes this one, called with its result when the run fails, is cancelled or times
+      out later on.
+    - at_most_once: begun once and never again, neither after a failure nor after the process died in it (the workflow
+      then sees StepInterruptedError).
+    - run_on: "here", in the call that advances the run, or "queue", as a call of its own.
+
+    Raises DefinitionError, naming the setting, for what cannot work.
     """
 
     def declare(fn: Callable[P, R]) -> ActivityDefinition[P, R]:
         if not callable(fn):
             raise DefinitionError(f"@activity goes on a function, not on {fn!r}")
-        called = name if isinstance(name, str) else getattr(fn, "__name__", "")
-        if not called:
+        called = getattr(fn, "__name__", "") if name is None or callable(name) else name
+        if called == "":
             raise DefinitionError(f"{fn!r} has no name of its own; give it one: @activity(name=...)")
+        about = f"activity {called!r}"
         return _declare(
             ActivityDefinition(
                 fn=fn,
                 name=called,
-                retry_policy=retry_policy or RetryPolicy(),
-                timeout=None if timeout is None else seconds(timeout),
+                retry_policy=RetryPolicy() if retry_policy is None else retry_policy,
+                timeout=positive_seconds(about, "timeout", timeout),
+                total_timeout=positive_seconds(about, "total_timeout", total_timeout),
+                heartbeat_timeout=positive_seconds(about, "heartbeat_timeout", heartbeat_timeout),
+                compensate=compensate,
+                at_most_once=at_most_once,
+                run_on=run_on,
             )
         )
 
@@ -168,18 +110,42 @@ def activity(name: Any = None, retry_policy: RetryPolicy | None = None, timeout:
 
 
 @overload
-def workflow(fn: Callable[..., R], /) -> WorkflowDefinition[R]: ...
+def workflow(fn: Callable[..., Coroutine[Any, Any, R]], /) -> WorkflowDefinition[R]: ...
 @overload
-def workflow(name: str | None = None, *, version: int = 1) -> Callable[[Callable[..., R]], WorkflowDefinition[R]]: ...
-def workflow(name: Any = None, *, version: int = 1) -> Any:
+def workflow(
+    name: str | None = None,
+    retry_policy: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+    *,
+    version: int = 1,
+    lint: Lint = "error",
+) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], WorkflowDefinition[R]]: ...
+def workflow(
+    name: Any = None,
+    retry_policy: RetryPolicy | None = None,
+    timeout: Duration | None = None,
+    *,
+    version: int = 1,
+    lint: Lint = "error",
+) -> Any:
     """Declare a workflow: an `async def` whose first parameter is the WorkflowContext.
 
     A second parameter receives the input; with an annotation (pydantic model, dataclass, TypedDict, builtin) the input
-    is validated before a run exists. Raises DefinitionError for a function that cannot be one.
+    is validated before a run exists.
+
+    - name: the function's own name unless given.
+    - retry_policy: a failed run goes on by itself from where it failed; without one it stays failed.
+    - timeout: the longest that the whole run may take; it then fails with TimeoutError.
+    - version: runs stay on the version that they began with; a new run takes the highest.
+    - lint: what becomes of code that would not do the same on every replay: "error" refuses it, "warn" warns of each
+      place with DeterminismWarning, "off" does not look. TINYWORKFLOW_LINT=off in the environment looks at no workflow,
+      for a quicker cold start of what was checked before it was deployed.
+
+    Raises DefinitionError for a function that cannot be a workflow, and DeterminismError (one of them) by `lint`.
     """
 
-    def declare(fn: Callable[..., R]) -> WorkflowDefinition[R]:
-        if not inspect.iscoroutinefunction(fn):
+    def declare(fn: Callable[..., Coroutine[Any, Any, R]]) -> WorkflowDefinition[R]:
+        if not inspect.iscoroutinefunction(fn) or isinstance(fn, functools.partial):
             raise DefinitionError(f"@workflow goes on an `async def` function, not on {fn!r}")
         parameters = inspect.signature(fn).parameters.values()
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -187,10 +153,21 @@ def workflow(name: Any = None, *, version: int = 1) -> Any:
             raise DefinitionError(f"workflow {fn.__name__!r} takes the context and at most one input, by position")
         if type(version) is not int or version < 1:  # True is an int as well
             raise DefinitionError(f"version of workflow {fn.__name__!r} must be a whole number from 1, not {version!r}")
-        called = name if isinstance(name, str) else fn.__name__
-        if not _NAME.fullmatch(called):
+        called = fn.__name__ if name is None or callable(name) else name
+        if not isinstance(called, str) or not _NAME.fullmatch(called):
             raise DefinitionError(f"workflow name {called!r}: use 1 to 100 printable characters, and no slash")
-        return _declare(WorkflowDefinition(fn=fn, name=called, version=version))
+        about = f"workflow {called!r}"
+        if retry_policy is not None and not isinstance(retry_policy, RetryPolicy):
+            raise DefinitionError(f"{about}: retry_policy takes a RetryPolicy(...), not {retry_policy!r}")
+        longest = positive_seconds(about, "timeout", timeout)
+        if lint not in ("error", "warn", "off"):
+            raise DefinitionError(f"{about}: lint is 'error', 'warn' or 'off', not {lint!r}")
+        _look_for_chance(fn, about, lint)
+        return _declare(
+            WorkflowDefinition(
+                fn=fn, name=called, version=version, retry_policy=retry_policy, timeout=longest, lint=lint
+            )
+        )
 
     return declare(name) if callable(name) else declare
 
@@ -248,12 +225,23 @@ def _declare(definition: D) -> D:
     return definition
 
 
-def _look_like(definition: Any, fn: Callable[..., Any]) -> None:
-    """functools.update_wrapper for a frozen record."""
-    for name in functools.WRAPPER_ASSIGNMENTS:
-        if hasattr(fn, name):
-            object.__setattr__(definition, name, getattr(fn, name))
-    object.__setattr__(definition, "__wrapped__", fn)
+def _look_for_chance(fn: Callable[..., Any], about: str, lint: Lint) -> None:
+    if lint == "off" or os.environ.get("TINYWORKFLOW_LINT") == "off":
+        return
+    from .lint import check  # with all that parses source: part of the cold start only where it is wanted
+
+    findings = check(fn)
+    if lint == "warn":
+        for one in findings:
+            warnings.warn_explicit(
+                f"{about}: {one}", DeterminismWarning, filename=one.file, lineno=one.line, module=fn.__module__
+            )
+    elif findings:
+        listed = "\n".join(str(one) for one in findings)
+        raise DeterminismError(
+            f"{about} would not do the same on every replay (mend it, or declare it with lint='warn'):\n{listed}",
+            findings,
+        )
 
 
 def _unique(definitions: Iterable[WorkflowDefinition[Any]]) -> list[WorkflowDefinition[Any]]:
@@ -278,21 +266,3 @@ def _same_place(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
 def _place(fn: Callable[..., Any]) -> str:
     code = getattr(inspect.unwrap(fn), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else f"{fn.__module__}:{fn.__qualname__}"
-
-
-def _resolve(fn: Callable[..., Any], annotation: Any) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    fn = inspect.unwrap(fn)  # a decorator's wrapper lives in the decorator's module
-
-    def holder() -> None: ...
-
-    # Only this one annotation: the context's is often imported for type checkers alone and cannot be resolved.
-    holder.__annotations__ = {"input": annotation}
-    try:
-        return typing.get_type_hints(holder, fn.__globals__, dict(inspect.getclosurevars(fn).nonlocals))["input"]
-    except (NameError, AttributeError, SyntaxError, TypeError) as error:
-        raise DefinitionError(
-            f"the input annotation {annotation!r} of workflow {fn.__name__!r} cannot be resolved ({error}); "
-            "import or define that class at module level"
-        ) from error

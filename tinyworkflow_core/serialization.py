@@ -4,6 +4,9 @@ A value comes back equal and of the same type: JSON's own types, datetime, date,
 UUID, bytes, tuple, set, frozenset, Enum members, pydantic models and dataclasses, nested in any way (values.py says
 how). Private attributes of a pydantic model are not stored: they come back with their defaults. An exception comes
 back as itself where its class can be imported and takes its arguments.
+
+With a payload codec (encryption, say) what is stored of a value, of an exception and of people's words is sealed
+(sealing.py says in which form); without one the stored text is the JSON text itself.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from . import sealing
 from .errors import ActivityError, ApplicationError, PayloadTooLargeError, SerializationError
+from .sealing import PayloadCodec, Sealing
 from .values import PLAIN, find_named, from_tree, plain, to_tree
 
 MAX_PAYLOAD_BYTES = 900_000
@@ -36,13 +41,21 @@ _dumps_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_
 
 
 class Codec:
-    """Values to JSON text and back. Stateless but for its size limit; safe to share between threads."""
+    """Values to stored text and back. Stateless but for its settings; safe to share between threads.
 
-    def __init__(self, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+    - payload_codec: what seals the text before it is stored and opens it again. What was stored without one can still
+      be read with one.
+    - max_bytes: of one value as it is stored, sealed or not.
+    - `decode`, `exception` and `unseal_text` are for code: they raise SerializationError for what is sealed and cannot
+      be opened here. `plain`, `opened` and `plain_text` are for people: they say "sealed with key ..." in its place.
+    """
+
+    def __init__(self, payload_codec: PayloadCodec | None = None, *, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
         self.max_bytes = max_bytes
+        self._sealing = None if payload_codec is None else Sealing(payload_codec)
 
     def encode(self, value: object) -> str:
-        """The value as JSON text.
+        """The value as the text that is stored: JSON, sealed where there is a payload codec.
 
         Raises SerializationError, naming the place inside the value and the reason, for what cannot be stored,
         and PayloadTooLargeError for what is over the limit.
@@ -62,6 +75,9 @@ class Codec:
             raise SerializationError("the value is nested too deeply, or contains itself") from None
         except ValueError as error:
             raise SerializationError(f"the value cannot be written as JSON: {error}") from None
+        if self._sealing is not None:
+            text = self._sealing.seal_value(text)
+            size = stored_size(text)
         if size > self.max_bytes:
             raise PayloadTooLargeError(
                 f"the value takes {size} bytes, over the limit of {self.max_bytes}; "
@@ -70,23 +86,69 @@ class Codec:
         return text
 
     def decode(self, text: str) -> Any:
-        """The value that `encode` was given. Raises SerializationError when its class is gone or was changed."""
+        """The value that `encode` was given.
+
+        Raises SerializationError when its class is gone or was changed, or when it is sealed and cannot be opened.
+        """
         try:
-            return from_tree(json.loads(text))
+            return from_tree(json.loads(text if self._sealing is None else self._sealing.unseal_value(text)))
         except SerializationError:
             raise
         except Exception as error:  # whatever Decimal, ZoneInfo or an enum's own hook say to a damaged value
-            raise SerializationError(f"a stored value cannot be read: {error!r}") from error
+            # The message is stored with a run that is parked for it: what is sealed must not stand in it.
+            said = repr(error) if self._sealing is None else type(error).__name__
+            raise SerializationError(f"a stored value cannot be read: {said}") from error
 
     def plain(self, text: str) -> Any:
         """The stored value as plain JSON data for people and HTTP: models as objects, dates as ISO text."""
-        return plain(json.loads(text))
+        try:
+            return plain(json.loads(self.plaintext(text)))
+        except SerializationError:
+            return plain(json.loads(text))
+
+    def plaintext(self, text: str) -> str:
+        """The JSON text of a stored value. Raises SerializationError for what the payload codec cannot open."""
+        return text if self._sealing is None else self._sealing.unseal_value(text)
+
+    def fingerprint(self, text: str) -> str:
+        """`digest` of the JSON text of a stored value: the same for equal values, however often they were sealed."""
+        return digest(text if self._sealing is None else self._sealing.unseal_value(text))
+
+    # --- words of people ---------------------------------------------------------------------
+
+    def seal_text(self, text: str | None) -> str | None:
+        """Free text (a comment, a title, a reason) as it is stored; without a payload codec as it is."""
+        return None if text is None else sealing.seal_text(text, self._sealing)
+
+    def unseal_text(self, text: str | None) -> str | None:
+        """What `seal_text` was given. Raises SerializationError for what is sealed and cannot be opened here."""
+        return None if text is None else sealing.unseal_text(text, self._sealing)
+
+    def plain_text(self, text: str | None) -> str | None:
+        """The same for people: what cannot be opened here says so."""
+        try:
+            return self.unseal_text(text)
+        except SerializationError:
+            return sealing.sealed_with((text or "").partition(":")[2])
 
     # --- exceptions as data ------------------------------------------------------------------
 
     def failure(self, error: BaseException) -> Failure:
-        """The exception as data: its class, message, arguments (where they can be stored), traceback and causes."""
+        """The exception as data: its class, message, arguments (where they can be stored), traceback and causes.
+
+        With a payload codec all of it but its short name and an ApplicationError's word on retries is sealed.
+        """
+        if self._sealing is not None:
+            return self._sealed(Codec(max_bytes=self.max_bytes).failure(error), self._sealing)
         return self._failure(error, depth=0, room=[MAX_NESTED_FAILURES])
+
+    def _sealed(self, failure: Failure, by: Sealing) -> Failure:
+        sealed = by.seal(failure.to_dict())
+        if len(sealed) > self.max_bytes:  # sealed text is longer, and it has to fit into one event all the same
+            sealed = by.seal(dataclasses.replace(failure, cause=None, members=()).to_dict())
+        return Failure(
+            type=failure.type, message=sealing.sealed_with(sealed), retryable=failure.retryable, sealed=sealed
+        )
 
     def _failure(self, error: BaseException, *, depth: int, room: list[int]) -> Failure:
         told = error if isinstance(error, ActivityError | ApplicationError) else None
@@ -119,11 +181,29 @@ class Codec:
         return text if len(text) <= limit else None
 
     def exception(self, failure: Failure) -> Exception:
-        """The exception again, of its own type where that is importable and takes its arguments, else ActivityError."""
+        """The exception again, of its own type where that is importable and takes its arguments, else ActivityError.
+
+        Raises SerializationError for one that is sealed and cannot be opened here.
+        """
+        failure = self._open(failure)
         error = self._rebuild(failure)
         if failure.cause is not None:
             error.__cause__ = self.exception(failure.cause)
         return error
+
+    def opened(self, failure: Failure) -> Failure:
+        """The failure for people: with its own message, cause and traceback where it can be opened here."""
+        try:
+            return self._open(failure)
+        except SerializationError:
+            return failure
+
+    def _open(self, failure: Failure) -> Failure:
+        if failure.sealed is None:
+            return failure
+        if self._sealing is None:
+            raise SerializationError(sealing.closed(failure.sealed))
+        return Failure.from_dict(self._sealing.unseal(failure.sealed))
 
     def _rebuild(self, failure: Failure) -> Exception:
         details = self._details(failure)
@@ -160,7 +240,8 @@ class Codec:
 class Failure:
     """An exception as data. `type` is its short name, `cls` is `module:qualname`, `args` and `details` are encoded.
 
-    `retryable` is an ApplicationError's own word.
+    `retryable` is an ApplicationError's own word. `sealed` holds, in place of all but `type` and `retryable`, the whole
+    failure as the payload codec wrote it; Codec.opened reads it.
     """
 
     type: str
@@ -172,11 +253,12 @@ class Failure:
     traceback: str = ""
     cause: Failure | None = None
     members: tuple[Failure, ...] = ()
+    sealed: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data, without the fields that are empty."""
         data: dict[str, Any] = {"type": self.type, "message": self.message}
-        for name in ("cls", "args", "details", "retryable", "traceback"):
+        for name in ("cls", "args", "details", "retryable", "traceback", "sealed"):
             if value := getattr(self, name):
                 data[name] = value
         if self.cause is not None:
@@ -199,11 +281,12 @@ class Failure:
             traceback=data.get("traceback", ""),
             cause=cls.from_dict(cause) if cause else None,
             members=tuple(cls.from_dict(one) for one in data.get("members", ())),
+            sealed=data.get("sealed"),
         )
 
 
 def digest(text: str) -> str:
-    """A short fingerprint of encoded arguments: 16 hexadecimal digits of BLAKE2b."""
+    """A short fingerprint of text: 16 hexadecimal digits of BLAKE2b. For stored values see Codec.fingerprint."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 

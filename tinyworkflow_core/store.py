@@ -22,6 +22,7 @@ from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from .engine.history import Event
+from .schedule_store import ScheduleStore
 from .serialization import Failure
 
 GRACE = timedelta(seconds=10)
@@ -106,7 +107,19 @@ class MessageKind(StrEnum):
 
     SIGNAL = "signal"
     APPROVAL = "approval"
+    UPDATE = "update"
     CANCEL = "cancel"
+    TERMINATE = "terminate"
+    SUSPEND = "suspend"
+    RESUME = "resume"
+    ACTIVITY = "activity"
+    """How an attempt that was a call of its own has ended."""
+    CHILD = "child"
+    """How a child run has ended."""
+
+
+STEERING = frozenset({MessageKind.TERMINATE, MessageKind.RESUME})
+"""Messages that make even a suspended or parked run due."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +190,18 @@ class Release:
     keep_lease: bool = False
     """True changes the record without letting go, so that a new approval shows while an activity is still at work: the
     lease stays, and wake_at stays the lease's end."""
+    next_generation: tuple[Event, ...] = ()
+    """When not empty, the run goes on as its next generation: these events are history document 0 of `generation + 1`,
+    the record's generation rises by one and its sequence is 0. The history of earlier generations is removed, in this
+    write or soon after; the inbox stays. Never together with a closed status or keep_lease."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewRun:
+    """A run that a commit creates, and its opening events."""
+
+    run: Run
+    events: tuple[Event, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,6 +217,8 @@ class Commit:
     """None keeps the lease and leaves the record alone."""
     outbox: tuple[tuple[str, Message], ...] = ()
     """Messages to other runs, (run_id, message) each; one to a closed or unknown run is dropped."""
+    new_runs: tuple[NewRun, ...] = ()
+    """Runs to create, each as `Store.create` does. Only together with events."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +236,7 @@ class RunQuery:
     """Equality of top-level attributes (str, int, float or bool)."""
     open_approvals: bool = False
     """Only runs that wait for somebody's decision."""
+    parent_run_id: str | None = None
     limit: int = 100
     offset: int = 0
     cursor: str | None = None
@@ -233,6 +261,11 @@ class Store(Protocol):
 
     max_event_bytes: int
     """The most that the events of one commit may take as JSON; `Commit` over it raises PayloadTooLargeError."""
+
+    @property
+    def schedules(self) -> ScheduleStore:
+        """Where the schedules of these runs live."""
+        ...
 
     async def create(self, run: Run, events: Sequence[Event]) -> bool:
         """Make a new run.
@@ -290,19 +323,36 @@ class Store(Protocol):
         - Raises LeaseLost when the lease was taken by somebody else, or when history document `sequence` exists and was
           not written by this very commit; then nothing is written.
         - Called again with an equal commit after StoreUnavailableError it succeeds whether or not the first call did.
+        - Raises RunExistsError, its `run_id` set, when one of `new_runs` exists already and was not created by this
+          very commit; then nothing is written.
         - A commit that keeps the lease writes one history document and nothing on the record.
         - A release with a closed status drops whatever waits in the inbox.
         """
         ...
 
+    async def reopen(
+        self, run_id: str, *, sequence: int, events: Sequence[Event], retry_count: int, now: datetime
+    ) -> bool:
+        """Open a run again that has ended: append `events` as history document `sequence`, all or nothing.
+
+        - False, and nothing was written: the run is unknown, is not closed, or its last history document is not
+          `sequence - 1` (somebody else opened it again).
+        - Sets status PENDING and wake_at `now`; closed_at, output, error and problem become None.
+        - Called again with equal arguments after StoreUnavailableError it gives True whether or not the first call did,
+          as long as nobody took the run.
+        - The run is announced like a new one (`Notifies`).
+        """
+        ...
+
     async def deliver(self, run_id: str, message: Message) -> Delivery:
-        """Put a message into the run's inbox, once per message id."""
+        """Put a message into the run's inbox, once per message id. One of a STEERING kind makes the run due even when
+        it is suspended or parked."""
         ...
 
     async def due(self, *, now: datetime, limit: int, gone: Callable[[str], bool] = nobody_is_gone) -> list[str]:
         """Runs somebody must look at, longest overdue first: open with `wake_at <= now`, or with a message older than
-        GRACE while nobody holds a lease and the run is neither parked nor suspended, or (where the store can tell
-        cheaply) held by an owner that is `gone`.
+        GRACE while nobody holds a lease and the run is neither parked nor suspended (for a STEERING message: also
+        then), or (where the store can tell cheaply) held by an owner that is `gone`.
 
         Reads what is due and nothing else: its cost does not grow with the number of open runs.
         """

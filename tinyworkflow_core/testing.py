@@ -22,7 +22,7 @@ from .app import App
 from .approvals import Decision
 from .client import WorkflowClient, WorkflowExecution
 from .clock import Duration, fresh_id, seconds
-from .dispatcher import Advance
+from .dispatcher import Task
 from .registry import ActivityDefinition, WorkflowDefinition
 from .store import Commit, Delivery, Lease, Message, Run, RunState, Status, Store
 from .stores import open_store
@@ -94,7 +94,7 @@ class WorkflowEnvironment:
         self._workflows = None if workflows is None else list(workflows)
         self._activities = dict(activities or {})
         self._max_concurrent = max_concurrent_activities
-        self._queue: list[tuple[datetime, int, str]] = []
+        self._queue: list[tuple[datetime, int, Task]] = []
         self._numbers = itertools.count()
         self._known: set[str] = set()
         self._dead: set[str] = set()
@@ -160,15 +160,15 @@ class WorkflowEnvironment:
     async def run(self) -> None:
         """Carry out every call that is due now. Time does not pass."""
         for _ in range(_MAX_CALLS):
-            due: list[str] = []
+            due: list[Task] = []
             while self._queue and self._queue[0][0] <= self.clock.now():
                 due.append(heapq.heappop(self._queue)[2])
             if not due:
                 await self._tick()
                 if not self._queue or self._queue[0][0] > self.clock.now():
                     return
-            for run_id in due:
-                await self._deliver_call(run_id)
+            for task in due:
+                await self._deliver_call(task)
         raise AssertionError(f"still calls to make after {_MAX_CALLS}: a run keeps waking itself")
 
     async def advance(self, duration: Duration) -> None:
@@ -236,19 +236,19 @@ class WorkflowEnvironment:
         self._dead.add(process.name)
         self._processes = [self._process() if one is process else one for one in self._processes]
 
-    async def _deliver_call(self, run_id: str) -> None:
+    async def _deliver_call(self, task: Task) -> None:
         if not self.duplicate:
-            await self._call(0, run_id)
+            await self._call(0, task)
         else:
-            await asyncio.gather(self._call(0, run_id), self._call(1, run_id))
+            await asyncio.gather(self._call(0, task), self._call(1, task))
 
-    async def _call(self, index: int, run_id: str) -> None:
+    async def _call(self, index: int, task: Task) -> None:
         process = self._processes[index]
         try:
-            await process.app.advance(run_id)
+            await process.app.carry_out(task)
         except SimulatedCrash:
             self._replace(process)
-            self._enqueue(run_id, self.clock.now())  # a platform makes a failed call again
+            self._enqueue(task, self.clock.now())  # a platform makes a failed call again
 
     async def _tick(self) -> None:
         process = self._processes[0]
@@ -270,10 +270,9 @@ class WorkflowEnvironment:
         assert run is not None, f"there is no run {run_id!r}"
         return run
 
-    def _enqueue(self, run_id: str, at: datetime) -> None:
-        entry = (at, next(self._numbers), run_id)
-        if all(other[2] != run_id or other[0] != at for other in self._queue):
-            heapq.heappush(self._queue, entry)
+    def _enqueue(self, task: Task, at: datetime) -> None:
+        if all(other[2] != task or other[0] != at for other in self._queue):
+            heapq.heappush(self._queue, (at, next(self._numbers), task))
 
     def _is_dead(self, owner: str) -> bool:
         return owner.partition("/")[0] in self._dead
@@ -304,12 +303,12 @@ class _Process:
             gone=environment._is_dead,
         )
 
-    async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+    async def dispatch(self, task: Task, at: datetime | None = None) -> None:
         """See the dispatcher port: the environment makes the call."""
         if self.name in self._environment._dead:
             raise SimulatedCrash
         now = self._environment.clock.now()
-        self._environment._enqueue(task.run_id, max(at or now, now))
+        self._environment._enqueue(task, max(at or now, now))
 
     async def close(self) -> None:
         """See the dispatcher port."""
@@ -323,6 +322,11 @@ class _MortalStore:
         self._process = process
         self._store = environment.store
         self.max_event_bytes = self._store.max_event_bytes
+
+    @property
+    def schedules(self) -> Any:
+        """Schedules are written by the store itself: their crashes are not simulated."""
+        return self._live().schedules
 
     def _live(self) -> Store:
         if self._process in self._environment._dead:
@@ -359,7 +363,13 @@ class _MortalStore:
         return await self._written(self._live().renew(lease, **options))
 
     async def commit(self, lease: Lease, commit: Commit) -> None:
+        self._live()
+        self._environment._known.update(new.run.run_id for new in commit.new_runs)
         await self._written(self._live().commit(lease, commit))
+
+    async def reopen(self, run_id: str, **options: Any) -> bool:
+        self._environment._known.add(run_id)
+        return await self._written(self._live().reopen(run_id, **options))
 
     async def deliver(self, run_id: str, message: Message) -> Delivery:
         return await self._written(self._live().deliver(run_id, message))

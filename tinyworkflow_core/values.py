@@ -22,6 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from .errors import SerializationError
+from .sealing import closed, sealed_with
 
 PLAIN = (str, int, bool, type(None))
 """Types that are their own JSON data."""
@@ -227,6 +228,10 @@ def _read_namedtuple(tree: dict[str, Any]) -> Any:
     return tuple.__new__(cls, [from_tree(one) for one in tree["v"]])
 
 
+def _read_sealed(tree: dict[str, Any]) -> Any:
+    raise SerializationError(closed(tree.get("v")))
+
+
 def _values(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: from_tree(value) for name, value in fields.items()}
 
@@ -248,6 +253,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "dataclass": _read_dataclass,
     "model": _read_model,
     "namedtuple": _read_namedtuple,
+    "sealed": _read_sealed,
 }
 
 
@@ -285,4 +291,6 @@ def plain(tree: Any) -> Any:
         return {name: plain(one) for name, one in tree["v"].items()}
     if tag == "timedelta":
         return timedelta(*tree["v"]).total_seconds()
+    if tag == "sealed":
+        return sealed_with(tree.get("v"))
     return plain(tree["v"])

@@ -1,12 +1,49 @@
-"""What is deployed: the workflows, and the webhooks that start them."""
+"""What is deployed: the workflows, and the webhooks that start them.
+
+- release_train: a release from a webhook to publication.
+- etl, user_report, expenses, retries, scheduled, reminders: what business programs are made of.
+- sentiment, content, documents: programs around a model, with `local_model` in its place.
+"""
 
 from __future__ import annotations
 
 from tinyworkflow_core import Start, WebhookEvent, github_signature, webhook
 
+from .content import content_in_parallel, content_pipeline, content_with_approval
+from .documents import process_document, process_document_in_parallel, process_documents
+from .etl import simple_etl
+from .expenses import expense_approval
 from .release_train import release_train
+from .reminders import delayed_reminder
+from .retries import api_with_retries, parallel_with_retries, policy_per_activity, workflow_level_retry
+from .scheduled import daily_backup, hourly_health_check, monthly_cleanup, weekly_report
+from .sentiment import batch_sentiment_analysis, sentiment_analysis
+from .user_report import user_report
 
-__all__ = ["github", "release_train"]
+__all__ = [
+    "api_with_retries",
+    "batch_sentiment_analysis",
+    "content_in_parallel",
+    "content_pipeline",
+    "content_with_approval",
+    "daily_backup",
+    "delayed_reminder",
+    "expense_approval",
+    "github",
+    "hourly_health_check",
+    "monthly_cleanup",
+    "parallel_with_retries",
+    "policy_per_activity",
+    "process_document",
+    "process_document_in_parallel",
+    "process_documents",
+    "release_train",
+    "sentiment_analysis",
+    "simple_etl",
+    "user_report",
+    "weekly_report",
+    "workflow_level_retry",
+]
 
 
 @webhook("github", verify=github_signature(secret_env="GITHUB_WEBHOOK_SECRET"))

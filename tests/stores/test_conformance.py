@@ -28,16 +28,18 @@ from tests.stores.records import (
 )
 from tinyworkflow_core.engine import history
 from tinyworkflow_core.engine.history import Event, LeaseTaken
-from tinyworkflow_core.errors import LeaseLost, PayloadTooLargeError
+from tinyworkflow_core.errors import LeaseLost, PayloadTooLargeError, RunExistsError
 from tinyworkflow_core.serialization import Failure
 from tinyworkflow_core.store import (
     CLOSED_STATUSES,
     GRACE,
+    STEERING,
     Commit,
     Delivery,
     DeliveryOutcome,
     Lease,
     MessageKind,
+    NewRun,
     OpenApproval,
     Release,
     Run,
@@ -653,18 +655,31 @@ async def test_a_large_value_fits_everywhere(store: Store) -> None:
 # --- events --------------------------------------------------------------------------------------
 
 _ACTIVITY: dict[str, Any] = {"at": T0, "id": 1, "name": ODD, "digest": "d", "input": ODD, "group": 4}
+_CHILD: dict[str, Any] = {"at": T0, "id": 1, "name": ODD, "digest": "d", "run_id": "child"}
 EVERY_EVENT: tuple[Event, ...] = (
     history.RunStarted(
-        at=T0, name="n", version=2, input=ODD, engine=1, python="3.11", fingerprint="f", parent_run_id="p"
+        at=T0, name="n", version=2, input=ODD, engine=1, python="3.11", fingerprint="f", parent_run_id="p",
+        parent_message="m", deadline=T0 + SECOND, seed="s", seen=("m-1", "m-2"),
     ),
     history.LeaseTaken(at=T0, owner="a", previous_owner="b"),
     history.CancelRequested(at=T0, message_id="m", reason=ODD),
+    history.RunTimedOut(at=T0),
+    history.RunSuspended(at=T0, message_id="m", reason=ODD),
+    history.RunResumed(at=T0, message_id="m"),
     history.RunCompleted(at=T0, output=ODD),
-    history.RunFailed(at=T0, error=A_FAILURE),
+    history.RunFailed(at=T0, error=A_FAILURE, failed=(1, 2), undone=(3,), position=4),
     history.RunCancelled(at=T0, reason=None),
-    history.ActivityScheduled(**_ACTIVITY),
+    history.RunTerminated(at=T0, message_id="m", reason=ODD),
+    history.RunRetried(
+        at=T0, failed_at=T0, due=T0 + SECOND, automatic=True, error=A_FAILURE, forgotten=(1,), undone=(), position=0
+    ),
+    history.RunForked(at=T0, from_run_id="other", at_event=3),
+    history.PatchMarked(at=T0, patch=ODD),
+    history.ActivityScheduled(**_ACTIVITY, attempt=2, deadline=T0 + SECOND),
+    history.ActivityStarted(**_ACTIVITY),
+    history.ActivityHeartbeat(at=T0, id=1, attempt=2, details=ODD),
     history.ActivityCompleted(**_ACTIVITY, attempt=2, started_at=T0 - MICROSECOND, result='"\\ud800"'),
-    history.ActivityFailed(**_ACTIVITY, attempt=1, started_at=T0, error=A_FAILURE, retry_at=T0 + SECOND),
+    history.ActivityFailed(**_ACTIVITY, attempt=1, started_at=T0, error=A_FAILURE, retry_at=T0 + SECOND, heartbeat="1"),
     history.ActivityCancelled(**_ACTIVITY),
     history.TimerStarted(at=T0, id=1, due=datetime.max.replace(tzinfo=T0.tzinfo)),
     history.TimerFired(at=T0, id=1, due=T0),
@@ -675,12 +690,18 @@ EVERY_EVENT: tuple[Event, ...] = (
     history.ApprovalDecided(at=T0, id=1, key="k", message_id="m", approved=False, by="ann", comment=ODD, data="[1]"),
     history.ApprovalWithdrawn(at=T0, id=1, key="k"),
     history.SideEffectRecorded(at=T0, id=1, result=None, error=A_FAILURE),
-)
+    history.ChildStarted(**_CHILD, on_parent_close="cancel"),
+    history.ChildEnded(**_CHILD, status="failed", message_id="m", error=A_FAILURE),
+    history.MessageSent(at=T0, id=1, target="other", name=ODD, digest="d", error=A_FAILURE),
+    history.UpdateAccepted(at=T0, message_id="m", name="u", payload=ODD),
+    history.UpdateCompleted(at=T0, message_id="m", result=ODD),
+    history.UpdateRejected(at=T0, message_id="m", error=A_FAILURE),
+)  # fmt: skip
 
 
 async def test_every_kind_of_event_comes_back_equal(store: Store) -> None:
     kinds = {kind for kind in vars(history).values() if isinstance(kind, type) and issubclass(kind, Event)}
-    assert {type(event) for event in EVERY_EVENT} == kinds - {Event, history.ActivityEvent}
+    assert {type(event) for event in EVERY_EVENT} == kinds - {Event, history.ActivityEvent, history.ChildEvent}
     run = await make(store)
 
     await store.commit(await take(store), Commit(sequence=1, events=EVERY_EVENT))
@@ -893,17 +914,57 @@ async def test_a_message_that_was_consumed_makes_nothing_due(store: Store) -> No
 
 
 @pytest.mark.parametrize("status", [Status.PARKED, Status.SUSPENDED])
-async def test_messages_do_not_make_a_parked_or_suspended_run_due(store: Store, status: Status) -> None:
+@pytest.mark.parametrize("kind", sorted(set(MessageKind) - STEERING))
+async def test_messages_do_not_make_a_parked_or_suspended_run_due(
+    store: Store, status: Status, kind: MessageKind
+) -> None:
     await make(store)
     lease = await take(store)
-    await store.deliver("run-1", a_message("before"))
+    await store.deliver("run-1", a_message("before", kind=kind))
     await let_go(store, lease, status)
-    await store.deliver("run-1", a_message("after"))
+    await store.deliver("run-1", a_message("after", kind=kind))
 
     assert await store.due(now=T0 + timedelta(days=365), limit=10) == []
 
     await let_go(store, await take(store))  # somebody has let it go on: what waited counts again
     assert await store.due(now=T0 + GRACE, limit=10) == ["run-1"]
+
+
+@pytest.mark.parametrize("status", [Status.PARKED, Status.SUSPENDED])
+@pytest.mark.parametrize("kind", sorted(STEERING))
+@pytest.mark.parametrize("comes", ["before the release", "after the release", "from a commit"])
+async def test_a_steering_message_makes_even_a_parked_or_suspended_run_due(
+    store: Store, status: Status, kind: MessageKind, comes: str
+) -> None:
+    steering = a_message("s", kind=kind, at=T0 + 5 * SECOND)
+    await make(store)
+    await make(store, "other")
+    lease = await take(store)
+    await store.deliver("run-1", a_message("older"))  # counts for nothing here
+    if comes == "before the release":
+        await store.deliver("run-1", steering)
+    await let_go(store, lease, status)
+    if comes == "after the release":
+        await store.deliver("run-1", steering)
+    if comes == "from a commit":
+        await store.commit(await take(store, "other"), commit_of(1, outbox=(("run-1", steering),)))
+        await store.purge("other")
+
+    assert await store.due(now=steering.received_at + GRACE - MICROSECOND, limit=10) == []
+    assert await store.due(now=steering.received_at + GRACE, limit=10) == ["run-1"]
+
+    release = Release(status=status, wake_at=None)
+    await store.commit(await take(store), commit_of(1, consumed=("s",), release=release))
+    assert await store.due(now=T0 + timedelta(days=365), limit=10) == []
+
+
+async def test_a_parked_run_wakes_for_its_timer_or_its_steering_message_whichever_comes_first(store: Store) -> None:
+    for name, seconds in (("sooner", 5), ("later", 60)):
+        await make_waiting(store, name, Status.SUSPENDED, wake_at=T0 + seconds * SECOND)
+        await store.deliver(name, a_message(kind=MessageKind.RESUME))
+
+    assert await store.due(now=T0 + 5 * SECOND, limit=10) == ["sooner"]
+    assert await store.due(now=T0 + GRACE, limit=10) == ["sooner", "later"]
 
 
 async def test_waiting_messages_and_timers_are_due_in_one_order(store: Store) -> None:
@@ -915,6 +976,558 @@ async def test_waiting_messages_and_timers_are_due_in_one_order(store: Store) ->
 
     assert await store.due(now=T0 + timedelta(hours=6), limit=10) == ["first", "second", "third"]
     assert await store.due(now=T0 + timedelta(hours=6), limit=2) == ["first", "second"]
+
+
+# --- runs that a commit creates ------------------------------------------------------------------
+
+
+def new_run(run_id: str, **fields: Any) -> NewRun:
+    run = a_run(run_id, **fields)
+    return NewRun(run=run, events=tuple(opening(run)))
+
+
+async def test_a_commit_creates_runs_as_create_does(store: Store) -> None:
+    await make(store)
+    child = new_run("child", parent_run_id="run-1", wake_at=T0, attributes={"k": ODD})
+    other = new_run("other", created_at=T0 + SECOND, wake_at=T0 + SECOND)
+
+    await store.commit(await take(store), commit_of(1, new_runs=(child, other)))
+
+    assert list((await state_of(store)).history)[1:] == [happened(1)]
+    for new in (child, other):
+        expected = RunState(run=new.run, history=list(new.events), sequence=0, inbox=[])
+        assert await state_of(store, new.run.run_id) == expected
+    assert await store.due(now=T0 + SECOND, limit=10) == ["child", "other"]
+    await take(store, "child")
+
+
+@pytest.mark.parametrize("release", [Release(status=Status.WAITING), Release(status=Status.COMPLETED, closed_at=T0)])
+async def test_runs_are_created_also_by_the_commit_that_lets_go(store: Store, release: Release) -> None:
+    await make(store)
+
+    await store.commit(await take(store), commit_of(1, new_runs=(new_run("child"),), release=release))
+
+    assert (await record_of(store)).status is release.status
+    assert await store.get("child") == new_run("child").run
+
+
+@pytest.mark.parametrize("release", [None, Release(status=Status.WAITING), Release(status=Status.FAILED, closed_at=T0)])
+@pytest.mark.parametrize("there", ["open", "equal", "closed", "itself", "twice"])
+async def test_a_commit_that_creates_a_run_that_exists_is_refused_whole(
+    store: Store, there: str, release: Release | None
+) -> None:
+    await make(store)
+    await make(store, "neighbour")
+    await make(store, "open", input="2")
+    await make(store, "equal")
+    await make_waiting(store, "closed", Status.COMPLETED, closed_at=T0)
+    await store.deliver("run-1", a_message())
+    lease = await take(store)
+    names = {"itself": ("fresh", "run-1"), "twice": ("fresh", "fresh")}.get(there, ("fresh", there))
+    before = [await state_of(store, name) for name in ("run-1", "open", "equal", "closed")]
+
+    with pytest.raises(RunExistsError) as caught:
+        await store.commit(
+            lease,
+            commit_of(
+                1,
+                consumed=("m-1",),
+                outbox=(("neighbour", a_message()),),
+                new_runs=tuple(new_run(name) for name in names),
+                release=release,
+            ),
+        )
+
+    assert caught.value.run_id == names[1]
+    assert [await state_of(store, name) for name in ("run-1", "open", "equal", "closed")] == before
+    assert await store.get("fresh") is None
+    assert list(await store.inbox("neighbour")) == []
+    await store.commit(lease, commit_of(1, new_runs=(new_run("fresh"),)))  # the holder goes on
+    assert await store.get("fresh") is not None
+
+
+@pytest.mark.parametrize("release", [None, Release(status=Status.WAITING), Release(status=Status.FAILED, closed_at=T0)])
+@pytest.mark.parametrize("child_is", ["new", "taken", "purged"])
+async def test_a_commit_that_creates_runs_and_is_asked_again_happens_once(
+    store: Store, child_is: str, release: Release | None
+) -> None:
+    await make(store)
+    lease = await take(store)
+    commit = commit_of(1, new_runs=(new_run("child"),), release=release)
+    await store.commit(lease, commit)
+    if child_is == "taken":
+        await store.commit(await take(store, "child"), commit_of(1))
+    if child_is == "purged":
+        await store.purge("child")
+    before = [await store.load(name) for name in ("run-1", "child")]
+
+    await store.commit(lease, commit)
+
+    assert [await store.load(name) for name in ("run-1", "child")] == before
+
+
+async def test_whoever_lost_the_lease_creates_no_runs(store: Store) -> None:
+    await make(store)
+    old = await take(store)
+    await take(store, owner="b", now=old.until)
+
+    for release in (None, Release(status=Status.WAITING), Release(status=Status.FAILED, closed_at=T0)):
+        with pytest.raises(LeaseLost):
+            await store.commit(old, commit_of(1, new_runs=(new_run("child"),), release=release))
+
+    assert await store.get("child") is None
+
+
+async def test_of_simultaneous_commits_that_create_one_run_exactly_one_is_kept(store: Store) -> None:
+    leases = []
+    for number in range(8):
+        await make(store, f"parent-{number}")
+        leases.append(await take(store, f"parent-{number}"))
+    commits = [commit_of(1, new_runs=(new_run("child", parent_run_id=lease.run_id),)) for lease in leases]
+
+    outcomes = await asyncio.gather(
+        *(store.commit(lease, commit) for lease, commit in zip(leases, commits, strict=True)), return_exceptions=True
+    )
+
+    won = [number for number, outcome in enumerate(outcomes) if outcome is None]
+    assert len(won) == 1
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [RunExistsError] * 7
+    assert (await record_of(store, "child")).parent_run_id == f"parent-{won[0]}"
+    assert [(await state_of(store, lease.run_id)).sequence for lease in leases].count(1) == 1
+
+
+async def test_a_commit_may_write_to_the_run_that_it_creates(store: Store) -> None:
+    await make(store)
+
+    await store.commit(await take(store), commit_of(1, new_runs=(new_run("child"),), outbox=(("child", a_message()),)))
+
+    assert list(await store.inbox("child")) == [a_message()]
+    assert await store.due(now=T0 + GRACE, limit=10) == ["child"]
+
+
+async def test_opening_events_over_the_limit_refuse_the_whole_commit(store: Store) -> None:
+    await make(store)
+    lease = await take(store)
+    large = NewRun(run=a_run("child"), events=(happened(1, "x" * store.max_event_bytes),))
+
+    with pytest.raises(PayloadTooLargeError):
+        await store.commit(lease, commit_of(1, new_runs=(large,)))
+
+    assert await store.get("child") is None
+    assert (await state_of(store)).sequence == 0
+
+
+async def test_a_new_run_may_have_a_large_input(store: Store) -> None:
+    large = '"' + "i" * 600_000 + '"'
+    await make(store)
+    child = new_run("child", input=large)
+
+    await store.commit(await take(store), commit_of(1, new_runs=(child,)))
+
+    assert await state_of(store, "child") == RunState(run=child.run, history=list(child.events), sequence=0, inbox=[])
+
+
+# --- the next generation -------------------------------------------------------------------------
+
+
+def going_on(*events: Event, status: Status = Status.PENDING, **fields: Any) -> Release:
+    return Release(status=status, next_generation=events or (happened(100),), **fields)
+
+
+@pytest.mark.parametrize("with_events", [False, True])
+async def test_a_run_goes_on_as_its_next_generation_with_a_new_history(store: Store, with_events: bool) -> None:
+    run = await make(store, input="1", parent_run_id="p", attributes={"k": 1})
+    lease = await take(store)
+    await store.commit(lease, commit_of(1))
+    await store.commit(lease, commit_of(2))
+    release = going_on(
+        happened(100),
+        happened(101),
+        wake_at=T0 + SECOND,
+        custom_status="c",
+        open_approvals=(AN_APPROVAL,),
+        retry_count=2,
+    )
+
+    events = (happened(3),) if with_events else ()
+    await store.commit(lease, Commit(sequence=3, events=events, release=release))
+
+    expected = replace(
+        run,
+        generation=1,
+        started_at=T0,
+        wake_at=T0 + SECOND,
+        custom_status="c",
+        open_approvals=(AN_APPROVAL,),
+        retry_count=2,
+    )
+    assert await state_of(store) == RunState(run=expected, history=[happened(100), happened(101)], sequence=0, inbox=[])
+    assert await store.due(now=T0 + SECOND - MICROSECOND, limit=10) == []
+    assert await store.due(now=T0 + SECOND, limit=10) == ["run-1"]
+
+
+async def test_the_next_generation_is_held_and_written_like_every_other(store: Store) -> None:
+    await make(store)
+    await store.commit(await take(store), Commit(sequence=1, release=going_on()))
+
+    lease = await take(store, owner="b")
+    assert lease.generation == 1
+    await store.commit(lease, commit_of(1))
+    taken = await store.acquire("run-1", owner="c", now=lease.until, ttl=TTL)
+    assert taken is not None
+    with pytest.raises(LeaseLost):
+        await store.commit(lease, commit_of(2))
+    closing = Release(status=Status.COMPLETED, output="1", closed_at=T0)
+    await store.commit(taken, commit_of(3, release=closing))
+
+    state = await state_of(store)
+    event = LeaseTaken(at=lease.until, owner="c", previous_owner="b")
+    assert list(state.history) == [happened(100), happened(1), event, happened(3)]
+    assert (state.sequence, state.run.sequence, state.run.generation) == (3, 3, 1)
+
+
+async def test_messages_wait_across_the_border_of_generations(store: Store) -> None:
+    await make(store)
+    for name in ("m-1", "m-2"):
+        await store.deliver("run-1", a_message(name))
+    lease = await take(store)
+
+    await store.commit(lease, Commit(sequence=1, consumed=("m-1",), release=going_on()))
+
+    assert list(await store.inbox("run-1")) == list((await state_of(store)).inbox) == [a_message("m-2")]
+    assert await store.due(now=T0 + GRACE - MICROSECOND, limit=10) == []
+    assert await store.due(now=T0 + GRACE, limit=10) == ["run-1"]
+    assert (await store.deliver("run-1", a_message("m-2"))).outcome is DeliveryOutcome.DUPLICATE
+    assert (await store.deliver("run-1", a_message("m-3"))).outcome is DeliveryOutcome.ACCEPTED
+
+
+async def test_the_commit_into_the_next_generation_sends_and_creates_like_every_other(store: Store) -> None:
+    await make(store)
+    await make(store, "open")
+
+    commit = commit_of(1, outbox=(("open", a_message()),), new_runs=(new_run("child"),), release=going_on())
+    await store.commit(await take(store), commit)
+
+    assert (await record_of(store)).generation == 1
+    assert list(await store.inbox("open")) == [a_message()]
+    assert await store.get("child") is not None
+
+
+@pytest.mark.parametrize("with_events", [False, True])
+@pytest.mark.parametrize("then", ["nothing", "taken", "worked", "released", "closed"])
+async def test_going_on_that_is_asked_again_happens_once(store: Store, then: str, with_events: bool) -> None:
+    await make(store)
+    lease = await take(store)
+    commit = Commit(sequence=1, events=(happened(1),) if with_events else (), release=going_on(wake_at=T0))
+    await store.commit(lease, commit)
+    if then != "nothing":
+        later = await take(store, owner="b")
+        if then != "taken":
+            await store.commit(later, commit_of(1))
+        if then == "released":
+            await let_go(store, later)
+        if then == "closed":
+            await let_go(store, later, Status.COMPLETED, closed_at=T0)
+    before = await state_of(store)
+
+    await store.commit(lease, commit)
+    with pytest.raises(LeaseLost):
+        await store.commit(lease, replace(commit, release=going_on(happened(101), wake_at=T0)))
+
+    assert await state_of(store) == before
+    assert before.run.generation == 1
+
+
+async def test_nobody_from_an_earlier_generation_can_write(store: Store) -> None:
+    await make(store)
+    await make(store, "neighbour")
+    silent = await take(store, owner="silent")
+    await store.commit(silent, commit_of(1))
+    last = await take(store, owner="last", now=silent.until)
+    await store.commit(last, commit_of(3))
+    await store.commit(last, Commit(sequence=4, release=going_on()))
+    holder = await take(store, owner="holder")
+    await store.commit(holder, Commit(sequence=1, release=going_on(happened(200))))
+    before = await state_of(store)
+    letter = ("neighbour", a_message())
+
+    for lease, sequence in ((silent, 2), (last, 4), (holder, 1)):
+        for release in (
+            None,
+            Release(status=Status.WAITING),
+            Release(status=Status.PAUSED, keep_lease=True),
+            Release(status=Status.COMPLETED, closed_at=T0),
+            going_on(happened(300)),
+        ):
+            for events in ((happened(9),), ()):
+                with pytest.raises(LeaseLost):
+                    await store.commit(
+                        lease,
+                        Commit(
+                            sequence=sequence,
+                            events=events,
+                            outbox=(letter,),
+                            new_runs=(new_run("child"),) if events else (),
+                            release=release,
+                        ),
+                    )
+        with pytest.raises(LeaseLost):
+            await store.renew(lease, now=T0, ttl=TTL)
+
+    assert await state_of(store) == before
+    assert list(await store.inbox("neighbour")) == []
+    assert await store.get("child") is None
+
+
+async def test_generations_are_told_apart_past_ten_thousand(store: Store) -> None:
+    await make(store, generation=9_997)
+
+    for generation in range(9_997, 10_004):
+        lease = await take(store)
+        assert lease.generation == generation
+        for number in (1, 2):
+            await store.commit(lease, Commit(sequence=number, events=(happened(generation * 10 + number),)))
+        state = await state_of(store)
+        assert list(state.history)[1:] == [happened(generation * 10 + 1), happened(generation * 10 + 2)]
+        assert state.sequence == 2
+        await store.commit(lease, Commit(sequence=3, release=going_on(happened(generation))))
+
+    state = await state_of(store)
+    assert (state.run.generation, list(state.history), state.sequence) == (10_004, [happened(10_003)], 0)
+
+
+async def test_the_next_generation_may_begin_with_large_events(store: Store) -> None:
+    large = '"' + "x" * 600_000 + '"'
+    await make(store, input=large)
+
+    for number in (1, 2):
+        lease = await take(store)
+        await store.commit(lease, Commit(sequence=1, release=going_on(happened(number, large))))
+        state = await state_of(store)
+        assert (list(state.history), state.sequence) == ([happened(number, large)], 0)
+
+    await store.commit(await take(store), commit_of(1))
+    assert (await state_of(store)).sequence == 1
+
+
+async def test_a_next_generation_over_the_limit_is_refused_whole(store: Store) -> None:
+    await make(store)
+    await store.deliver("run-1", a_message())
+    lease = await take(store)
+    before = await state_of(store)
+
+    with pytest.raises(PayloadTooLargeError):
+        await store.commit(
+            lease,
+            Commit(sequence=1, consumed=("m-1",), release=going_on(happened(1, "x" * store.max_event_bytes))),
+        )
+
+    assert await state_of(store) == before
+    await store.commit(lease, commit_of(1))
+
+
+# --- opening a run again -------------------------------------------------------------------------
+
+
+async def make_closed(store: Store, run_id: str = "run-1", **fields: Any) -> RunState:
+    """A run of three history documents that has failed."""
+    await make(store, run_id, **fields)
+    lease = await take(store, run_id)
+    await store.commit(lease, commit_of(1))
+    release = Release(
+        status=Status.FAILED, error=A_FAILURE, output="1", problem="p", custom_status="c", closed_at=T0, retry_count=1
+    )
+    await store.commit(lease, commit_of(2, release=release))
+    return await state_of(store, run_id)
+
+
+async def reopen(store: Store, sequence: int = 3, run_id: str = "run-1", **fields: Any) -> bool:
+    values: dict[str, Any] = {"events": [happened(sequence)], "retry_count": 2, "now": T0 + SECOND}
+    return await store.reopen(run_id, sequence=sequence, **(values | fields))
+
+
+async def test_a_run_that_has_ended_can_be_opened_again(store: Store) -> None:
+    closed = await make_closed(store, attributes={"k": 1}, parent_run_id="p")
+
+    assert await reopen(store, events=[happened(3), happened(4)])
+
+    expected = replace(
+        closed.run,
+        status=Status.PENDING,
+        output=None,
+        error=None,
+        problem=None,
+        closed_at=None,
+        wake_at=T0 + SECOND,
+        retry_count=2,
+        sequence=3,
+    )
+    state = await state_of(store)
+    assert state.run == expected == await record_of(store)
+    assert expected.custom_status == "c"
+    assert list(state.history) == [*closed.history, happened(3), happened(4)]
+    assert (state.sequence, list(state.inbox)) == (3, [])
+    assert await store.due(now=T0 + SECOND - MICROSECOND, limit=10) == []
+    assert await store.due(now=T0 + SECOND, limit=10) == ["run-1"]
+    assert await listed(store, status=Status.PENDING) == ["run-1"]
+
+
+@pytest.mark.parametrize("status", sorted(CLOSED_STATUSES))
+@pytest.mark.parametrize("with_event", [True, False])
+async def test_every_end_can_be_taken_back(store: Store, status: Status, with_event: bool) -> None:
+    await make(store)
+    events = (happened(1),) if with_event else ()
+    await store.commit(
+        await take(store), Commit(sequence=1, events=events, release=Release(status=status, closed_at=T0))
+    )
+    closed = await state_of(store)
+
+    assert await reopen(store, closed.sequence + 1)
+
+    state = await state_of(store)
+    assert list(state.history) == [*closed.history, happened(closed.sequence + 1)]
+    assert state.run.status is Status.PENDING
+
+
+async def test_a_run_that_was_opened_again_is_held_written_and_closed_like_every_other(store: Store) -> None:
+    await make_closed(store)
+
+    for sequence in (3, 6):
+        assert await reopen(store, sequence)
+        lease = await take(store, owner="b")
+        state = await state_of(store)
+        assert (state.sequence, state.history[-1]) == (sequence, happened(sequence))
+        await store.commit(lease, commit_of(sequence + 1))
+        assert (await store.deliver("run-1", a_message())).outcome is DeliveryOutcome.ACCEPTED
+        closing = Release(status=Status.COMPLETED, output=str(sequence), closed_at=T0 + 2 * SECOND)
+        await store.commit(lease, commit_of(sequence + 2, release=closing))
+
+    state = await state_of(store)
+    assert list(state.history)[1:] == [happened(number) for number in range(1, 9)]
+    assert (state.sequence, state.run.sequence) == (8, 8)
+    assert (state.run.status, state.run.output) == (Status.COMPLETED, "6")
+
+
+async def test_unknown_and_open_runs_cannot_be_opened_again(store: Store) -> None:
+    await make(store)
+    assert not await reopen(store, 1, "nobody")
+    assert not await reopen(store, 1)
+    lease = await take(store)
+    await store.commit(lease, commit_of(1))
+    before = await state_of(store)
+
+    assert not await reopen(store, 2)
+    await let_go(store, lease, Status.PARKED)
+    assert not await reopen(store, 2)
+
+    assert list((await state_of(store)).history) == list(before.history)
+    assert (await record_of(store)).status is Status.PARKED
+    assert await store.get("nobody") is None
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 2, 4])
+async def test_a_run_is_opened_again_only_behind_its_last_history_document(store: Store, sequence: int) -> None:
+    closed = await make_closed(store)
+
+    assert not await reopen(store, sequence)
+
+    assert await state_of(store) == closed
+    assert await store.due(now=T0 + timedelta(days=365), limit=10) == []
+
+
+async def test_an_opening_that_is_asked_again_happens_once_and_any_other_is_refused(store: Store) -> None:
+    await make_closed(store)
+    assert await reopen(store)
+    before = await state_of(store)
+
+    assert await reopen(store)
+    assert not await reopen(store, events=[happened(99)])
+    assert not await reopen(store, retry_count=3)
+    assert not await reopen(store, now=T0 + 2 * SECOND)
+    assert not await reopen(store, 4)
+
+    assert await state_of(store) == before
+
+
+async def test_of_simultaneous_openings_exactly_one_succeeds(store: Store) -> None:
+    closed = await make_closed(store)
+
+    opened = await asyncio.gather(*(reopen(store, events=[happened(number)]) for number in range(10, 20)))
+
+    assert opened.count(True) == 1
+    assert list((await state_of(store)).history) == [*closed.history, happened(10 + opened.index(True))]
+
+
+async def test_what_waited_when_a_run_closed_does_not_come_to_life_when_it_is_opened_again(store: Store) -> None:
+    await make(store)
+    for number in range(5):
+        await store.deliver("run-1", a_message(f"m-{number}", kind=MessageKind.TERMINATE))
+    await store.commit(await take(store), commit_of(1, release=Release(status=Status.FAILED, closed_at=T0)))
+
+    assert await reopen(store, 2, now=T0 + timedelta(days=1))
+
+    assert list(await store.inbox("run-1")) == list((await state_of(store)).inbox) == []
+    assert await store.due(now=T0 + timedelta(hours=23), limit=10) == []
+    assert (await store.deliver("run-1", a_message("m-1"))).outcome is DeliveryOutcome.ACCEPTED
+    assert list(await store.inbox("run-1")) == [a_message("m-1")]
+
+
+async def test_whoever_held_the_run_before_it_was_opened_again_cannot_write(store: Store) -> None:
+    await make(store)
+    silent = await take(store, owner="silent")
+    closer = await take(store, owner="closer", now=silent.until)
+    end = commit_of(2, release=Release(status=Status.FAILED, closed_at=T0))
+    await store.commit(closer, end)
+    assert await reopen(store, 3)
+    before = await state_of(store)
+
+    for lease, sequence in ((silent, 1), (closer, 3), (closer, 4)):
+        for release in (None, Release(status=Status.WAITING), Release(status=Status.COMPLETED, closed_at=T0)):
+            with pytest.raises(LeaseLost):
+                await store.commit(lease, Commit(sequence=sequence, events=(happened(9),), release=release))
+    await store.commit(closer, end)  # the very commit that is there already
+
+    assert await state_of(store) == before
+
+
+async def test_an_opening_over_the_limit_changes_nothing(store: Store) -> None:
+    closed = await make_closed(store)
+
+    with pytest.raises(PayloadTooLargeError):
+        await reopen(store, events=[happened(1, "x" * store.max_event_bytes)])
+
+    assert await state_of(store) == closed
+
+
+async def test_a_run_with_large_ends_can_be_opened_again(store: Store) -> None:
+    large = '"' + "x" * 600_000 + '"'
+    run = await make(store, input=large)
+    end = history.RunCompleted(at=T0, output=large)
+    release = Release(status=Status.COMPLETED, output=large, closed_at=T0)
+    await store.commit(await take(store), Commit(sequence=1, events=(end,), release=release))
+
+    assert await reopen(store, 2, events=[happened(2, large)])
+    await store.commit(await take(store), Commit(sequence=3, events=(end,), release=release))
+    assert await reopen(store, 4)
+
+    state = await state_of(store)
+    assert list(state.history) == [*opening(run), end, happened(2, large), end, happened(4)]
+    assert (state.run.input, state.run.output) == (large, None)
+
+
+async def test_a_later_generation_can_be_opened_again(store: Store) -> None:
+    await make(store)
+    await store.commit(await take(store), commit_of(1, release=going_on()))
+    end = commit_of(1, release=Release(status=Status.FAILED, closed_at=T0))
+    await store.commit(await take(store), end)
+
+    assert await reopen(store, 2)
+
+    state = await state_of(store)
+    assert list(state.history) == [happened(100), happened(1), happened(2)]
+    assert (state.run.generation, state.sequence) == (1, 2)
+    await store.commit(await take(store), Commit(sequence=3, release=going_on(happened(200))))
+    assert list((await state_of(store)).history) == [happened(200)]
 
 
 # --- list and purge ------------------------------------------------------------------------------
@@ -940,16 +1553,20 @@ async def test_a_list_shows_whole_records_newest_first(store: Store) -> None:
 async def test_each_filter_narrows_the_list(store: Store) -> None:
     await make(store, "r1", name="order", workflow_id="w1", created_at=T0)
     await make(store, "r2", name="order", workflow_id="w2", created_at=T0 + SECOND)
-    await make(store, "r3", name="other", workflow_id="w1", created_at=T0 + 2 * SECOND)
+    await make(store, "r3", name="other", workflow_id="w1", created_at=T0 + 2 * SECOND, parent_run_id="r1")
+    await make(store, "r4", name="other", workflow_id="w4", created_at=T0 - SECOND, parent_run_id="r1")
     await let_go(store, await take(store, "r1"), Status.PAUSED, open_approvals=(AN_APPROVAL,))
     await let_go(store, await take(store, "r2"), Status.COMPLETED, closed_at=T0)
 
     assert await listed(store, status=Status.PAUSED) == ["r1"]
-    assert await listed(store, status=Status.PENDING) == ["r3"]
+    assert await listed(store, status=Status.PENDING) == ["r3", "r4"]
+    assert await listed(store, parent_run_id="r1") == ["r3", "r4"]
+    assert await listed(store, parent_run_id="r1", workflow_id="w4") == ["r4"]
+    assert await listed(store, parent_run_id="r3") == []
     assert await listed(store, name="order") == ["r2", "r1"]
     assert await listed(store, workflow_id="w1") == ["r3", "r1"]
     assert await listed(store, started_after=T0 + SECOND) == ["r3", "r2"]
-    assert await listed(store, started_before=T0 + SECOND) == ["r1"]
+    assert await listed(store, started_before=T0 + SECOND) == ["r1", "r4"]
     assert await listed(store, open_approvals=True) == ["r1"]
     assert await listed(store, name="order", workflow_id="w1", status=Status.PAUSED, started_after=T0) == ["r1"]
     assert await listed(store, name="nothing") == []

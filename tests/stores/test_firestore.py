@@ -21,9 +21,20 @@ from tests.stores.records import SECOND, T0, TTL, a_message, a_run, happened, le
 from tests.stores.wire import Wire
 from tinyworkflow_core.clock import fresh_id
 from tinyworkflow_core.engine.history import Event, LeaseTaken, RunCompleted
-from tinyworkflow_core.errors import LeaseLost, PayloadTooLargeError, StoreError, StoreUnavailableError
-from tinyworkflow_core.store import GRACE, Commit, DeliveryOutcome, Lease, Release, RunQuery, RunState, Status
+from tinyworkflow_core.errors import LeaseLost, PayloadTooLargeError, RunExistsError, StoreError, StoreUnavailableError
+from tinyworkflow_core.store import (
+    GRACE,
+    Commit,
+    DeliveryOutcome,
+    Lease,
+    NewRun,
+    Release,
+    RunQuery,
+    RunState,
+    Status,
+)
 from tinyworkflow_core.stores import firestore as firestore_module
+from tinyworkflow_core.stores import firestore_generations, firestore_leases, firestore_reopening
 from tinyworkflow_core.stores.firestore import FirestoreStore
 from tinyworkflow_core.stores.firestore_connection import translated
 
@@ -31,6 +42,9 @@ google_errors: Any = import_module("google.api_core.exceptions")  # untyped: a p
 auth_errors: Any = import_module("google.auth.exceptions")
 
 CLOSING = Release(status=Status.COMPLETED, output="1", closed_at=T0)
+GOING_ON = Release(status=Status.PENDING, next_generation=(happened(100),))
+CHILD = NewRun(run=a_run("child"), events=tuple(opening(a_run("child"))))
+ANOTHER = NewRun(run=a_run("another"), events=tuple(opening(a_run("another"))))
 
 
 @pytest.fixture
@@ -64,6 +78,15 @@ async def state_of(store: FirestoreStore, run_id: str = "run-1") -> RunState:
     state = await store.load(run_id)
     assert state is not None
     return state
+
+
+async def reopen(store: FirestoreStore, sequence: int, *, number: int = 50) -> bool:
+    return await store.reopen("run-1", sequence=sequence, events=[happened(number)], retry_count=1, now=T0)
+
+
+async def field_of(store: FirestoreStore, name: str) -> Any:
+    """A field of the record as it stands in Firestore."""
+    return (await store._at.record("run-1").get()).get(name)
 
 
 async def documents_of(store: FirestoreStore) -> set[str]:
@@ -205,6 +228,48 @@ async def test_a_run_of_n_steps_costs_n_and_three_writes_and_five_reads_at_most(
     assert (written, deleted) == (steps + 3, 0)
     assert read <= 5
     assert (await state_of(store)).sequence == steps + 1
+
+
+async def test_going_on_as_the_next_generation_is_one_write_and_a_removal_of_what_was(
+    store: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    lease = await take(store)
+    for number in (1, 2):
+        await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+    wire.spent()
+
+    await store.commit(lease, Commit(sequence=3, events=(happened(3),), release=GOING_ON))
+    assert wire.spent() == (1, 2, 2)
+
+    await store.commit(await take(store), Commit(sequence=1, release=GOING_ON))
+    assert wire.spent() == (2, 0, 2)  # the taking, and the empty look for what was
+
+
+async def test_a_commit_that_creates_runs_writes_each_of_them_and_reads_nothing(
+    store: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    lease = await take(store)
+    wire.spent()
+
+    await store.commit(
+        lease,
+        Commit(sequence=1, events=(happened(1),), new_runs=(CHILD, ANOTHER), outbox=(("child", a_message()),)),
+    )
+
+    assert wire.spent() == (4, 0, 0)
+
+
+async def test_opening_a_run_again_writes_the_record_the_events_and_the_end(store: FirestoreStore, wire: Wire) -> None:
+    await make(store)
+    await store.commit(await take(store), Commit(sequence=1, events=(happened(1),), release=CLOSING))
+    wire.spent()
+
+    assert await reopen(store, 2)
+
+    assert wire.spent() == (3, 0, 4)
+    assert await field_of(store, "closing") is None  # it would be kept twice
 
 
 async def test_looking_for_what_is_due_reads_nothing_that_is_not(store: FirestoreStore, wire: Wire) -> None:
@@ -389,6 +454,113 @@ async def test_a_renewal_whose_reply_is_lost_still_holds_the_run(store: Firestor
     await let_go(store, lease)
 
 
+@pytest.mark.parametrize("release", [None, Release(status=Status.WAITING), CLOSING, GOING_ON])
+@pytest.mark.parametrize("then", ["nothing", "child taken", "run taken", "child purged"])
+async def test_a_commit_that_creates_runs_and_whose_reply_is_lost_happens_once(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, release: Release | None, then: str
+) -> None:
+    await make(store)
+    lease = await take(store)
+    commit = Commit(sequence=1, events=(happened(1),), new_runs=(CHILD, ANOTHER), release=release)
+
+    async def meanwhile() -> None:
+        if then == "child taken":
+            await elsewhere.commit(await take(elsewhere, "child"), Commit(sequence=1, events=(happened(7),)))
+        if then == "run taken" and release is not CLOSING:
+            await take(elsewhere, owner="b", now=T0 + TTL)
+        if then == "child purged":
+            await elsewhere.purge("child")
+
+    wire.lose_the_next_reply(meanwhile)
+    await store.commit(lease, commit)
+
+    assert (await state_of(store, "another")).run == ANOTHER.run
+    expected = {"child taken": 1, "child purged": None}.get(then, 0)
+    child = await store.load("child")
+    assert (child.sequence if child else None) == expected
+    assert (await state_of(store)).history.count(happened(1)) == (0 if release is GOING_ON else 1)
+
+
+async def test_a_run_that_somebody_else_creates_in_between_refuses_the_commit(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    lease = await take(store)
+
+    wire.before_commit.append(lambda: make(elsewhere, "another"))
+    with pytest.raises(RunExistsError, match="another"):
+        await store.commit(lease, Commit(sequence=1, events=(happened(1),), new_runs=(CHILD, ANOTHER)))
+
+    assert await store.get("child") is None
+    await store.commit(lease, Commit(sequence=1, events=(happened(1),), new_runs=(CHILD,)))
+
+
+@pytest.mark.parametrize("then", ["nothing", "taken", "released", "gone on"])
+@pytest.mark.parametrize("events", [(), (happened(1),)])
+async def test_going_on_whose_reply_is_lost_happens_once(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, events: tuple[Event, ...], then: str
+) -> None:
+    await make(store)
+    lease = await take(store)
+    await store.commit(lease, Commit(sequence=1, events=(happened(1),)))
+
+    async def meanwhile() -> None:
+        if then != "nothing":
+            later = await take(elsewhere, owner="b")
+            await elsewhere.commit(later, Commit(sequence=1, events=(happened(2),)))
+            if then == "released":
+                await let_go(elsewhere, later)
+            if then == "gone on":
+                await elsewhere.commit(later, Commit(sequence=2, release=GOING_ON))
+
+    wire.lose_the_next_reply(meanwhile)
+    commit = Commit(sequence=2, events=events, release=GOING_ON)
+    if then == "gone on":  # what tells is gone, and whoever is told so has nothing left to do
+        with pytest.raises(LeaseLost):
+            await store.commit(lease, commit)
+    else:
+        await store.commit(lease, commit)
+
+    state = await state_of(store)
+    assert state.run.generation == (2 if then == "gone on" else 1)
+    assert list(state.history) == [happened(100), *([happened(2)] if then in ("taken", "released") else [])]
+    generations = {path.rsplit("/", 1)[1].split("-")[0] for path in await documents_of(store) if "_history/" in path}
+    assert generations <= {"00000001"}  # the repetition has tidied up
+
+
+@pytest.mark.parametrize("then", ["nothing", "taken", "closed"])
+async def test_an_opening_again_whose_reply_is_lost_happens_once(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, then: str
+) -> None:
+    await make(store)
+    await store.commit(await take(store), Commit(sequence=1, events=(happened(1),), release=CLOSING))
+
+    async def meanwhile() -> None:
+        if then != "nothing":
+            later = await take(elsewhere, owner="b")
+            if then == "closed":
+                await elsewhere.commit(later, Commit(sequence=3, events=(happened(3),), release=CLOSING))
+
+    wire.lose_the_next_reply(meanwhile)
+    assert await reopen(store, 2)
+
+    state = await state_of(store)
+    expected = [happened(1), happened(50), *([happened(3)] if then == "closed" else [])]
+    assert list(state.history)[1:] == expected
+
+
+async def test_a_rival_that_opens_the_run_first_is_told_apart(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    await store.commit(await take(store), Commit(sequence=1, events=(happened(1),), release=CLOSING))
+
+    wire.before_commit.append(lambda: reopen(elsewhere, 2, number=60))
+    assert not await reopen(store, 2)
+
+    assert list((await state_of(store)).history)[1:] == [happened(1), happened(60)]
+
+
 # --- leases that this process has not taken ------------------------------------------------------------
 
 
@@ -540,6 +712,253 @@ async def test_two_prefixes_in_one_database_know_nothing_of_each_other(project: 
     await other.close()
 
 
+# --- generations and openings ----------------------------------------------------------------------------
+
+
+def history_in(documents: set[str]) -> list[str]:
+    """The positions of the history documents among these."""
+    return sorted(path.rsplit("/", 1)[1] for path in documents if "_history/" in path)
+
+
+async def test_a_run_that_goes_on_for_ever_keeps_no_more_documents_than_one_generation_has(
+    store: FirestoreStore,
+) -> None:
+    await make(store)
+
+    for generation in range(30):
+        lease = await take(store)
+        for number in (1, 2):
+            await store.commit(lease, Commit(sequence=number, events=(happened(generation),)))
+        assert len(await documents_of(store)) == 3
+        await store.commit(lease, Commit(sequence=3, events=(happened(3),), release=GOING_ON))
+        assert len(await documents_of(store)) == 1
+
+
+async def test_an_old_generation_is_removed_in_portions(
+    store: FirestoreStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firestore_generations, "DELETES", 2)
+    await make(store)
+    lease = await take(store, owner="silent")
+    await store.commit(lease, Commit(sequence=1, events=(happened(1),)))
+    lease = await take(store, now=lease.until)
+    for number in range(3, 9):
+        await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+    wire.spent()
+
+    await store.commit(lease, Commit(sequence=9, release=GOING_ON))
+
+    assert wire.spent()[:2] == (1, 7)
+    assert history_in(await documents_of(store)) == ["00000000-00000002"]  # the fence
+
+
+async def test_a_fence_stays_and_refuses_whoever_was_silent_for_generations(
+    store: FirestoreStore, elsewhere: FirestoreStore
+) -> None:
+    await make(store)
+    silent = await take(elsewhere, owner="silent")
+    await elsewhere.commit(silent, Commit(sequence=1, events=(happened(1),)))
+    await store.commit(await take(store, now=silent.until), Commit(sequence=3, release=GOING_ON))
+    for _ in range(3):
+        await store.commit(await take(store), Commit(sequence=1, release=GOING_ON))
+    before = await documents_of(store)
+    assert history_in(before) == ["00000000-00000002"]
+
+    step = Commit(sequence=2, events=(happened(2),), new_runs=(CHILD,), outbox=(("run-1", a_message()),))
+    with pytest.raises(LeaseLost):
+        await elsewhere.commit(silent, step)
+
+    assert await documents_of(store) == before
+
+
+async def test_a_fence_that_is_older_than_any_request_goes(
+    store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(store)
+    silent = await take(store, owner="silent")
+    lease = await take(store, now=silent.until)
+
+    monkeypatch.setattr(firestore_generations, "FENCE_LIFE", timedelta(seconds=-1))
+    await store.commit(lease, Commit(sequence=2, release=GOING_ON))
+
+    assert history_in(await documents_of(store)) == []
+
+
+async def test_opening_events_that_did_not_fit_into_the_record_go_with_their_generation(store: FirestoreStore) -> None:
+    large = '"' + "x" * 600_000 + '"'
+    going_on = Release(status=Status.PENDING, next_generation=(happened(1, large),))
+    await make(store, input=large)
+
+    for generation in range(1, 4):
+        await store.commit(await take(store), Commit(sequence=1, release=going_on))
+        assert history_in(await documents_of(store)) == [f"{generation:08d}-00000000"]
+    await store.commit(await take(store), Commit(sequence=1, release=GOING_ON))
+
+    assert history_in(await documents_of(store)) == []
+    assert list((await state_of(store)).history) == [happened(100)]
+
+
+async def test_what_a_crash_left_of_a_generation_is_removed_by_the_next_beginning(
+    store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def out_of_reach(query: Any) -> list[Any]:
+        raise StoreUnavailableError("just now")
+
+    await make(store)
+    lease = await take(store)
+    for number in (1, 2):
+        await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+    with monkeypatch.context() as broken:
+        broken.setattr(store._connection, "query", out_of_reach)
+        await store.commit(lease, Commit(sequence=3, release=GOING_ON))
+    assert len(history_in(await documents_of(store))) == 2
+    assert list((await state_of(store)).history) == [happened(100)]
+
+    await store.commit(await take(store), Commit(sequence=1, release=GOING_ON))
+
+    assert history_in(await documents_of(store)) == []
+
+
+async def test_a_step_that_arrives_generations_later_changes_nothing_and_is_removed(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    """A request may be under way for long: its holder has given up, let go, and the next one has gone on."""
+    await make(store)
+    lease = await take(store)
+
+    async def meanwhile() -> None:
+        await let_go(elsewhere, lease)
+        await elsewhere.commit(await take(elsewhere), Commit(sequence=1, release=GOING_ON))
+
+    wire.before_commit.append(meanwhile)
+    await store.commit(lease, Commit(sequence=1, events=(happened(99),)))
+
+    state = await state_of(store)
+    assert (list(state.history), state.sequence) == ([happened(100)], 0)
+    await store.commit(await take(store), Commit(sequence=1, release=GOING_ON))
+    assert history_in(await documents_of(store)) == []
+
+
+async def test_a_removal_that_comes_late_spares_the_successor_of_a_purged_run(
+    store: FirestoreStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[tuple[Any, ...]] = []
+
+    async def later(*args: Any, before: Any) -> None:
+        late.append((*args, before))
+
+    await make(store)
+    lease = await take(store)
+    await store.commit(lease, Commit(sequence=1, events=(happened(1),)))
+    with monkeypatch.context() as delayed:
+        delayed.setattr(firestore_leases, "remove_earlier", later)
+        await store.commit(lease, Commit(sequence=2, release=GOING_ON))
+    await store.purge("run-1")
+    await make(store)
+    await store.commit(await take(store), Commit(sequence=1, events=(happened(2),)))
+    before = await state_of(store)
+
+    [(at, run_id, generation, version)] = late
+    await firestore_generations.remove_earlier(at, run_id, generation, before=version)
+
+    assert await state_of(store) == before
+
+
+@pytest.mark.parametrize("fence", [True, False])
+async def test_whoever_loads_a_run_while_it_goes_on_sees_one_generation_whole(
+    store: FirestoreStore, elsewhere: FirestoreStore, monkeypatch: pytest.MonkeyPatch, fence: bool
+) -> None:
+    monkeypatch.setattr(firestore_generations, "DELETES", 1)
+    await make(store)
+    earlier = await take(elsewhere, owner="earlier")
+    await elsewhere.commit(earlier, Commit(sequence=1, events=(happened(1),)))
+    if not fence:  # with it, something stays of what is gone
+        await let_go(elsewhere, earlier)
+    lease = await take(elsewhere, now=earlier.until)
+    query, commits = store._connection.query, [Commit(sequence=3, release=GOING_ON)]
+
+    async def after_going_on(wanted: Any) -> list[Any]:
+        if commits:
+            await elsewhere.commit(lease, commits.pop())
+        return await query(wanted)
+
+    monkeypatch.setattr(store._connection, "query", after_going_on)
+
+    state = await state_of(store)
+    assert (state.run.generation, list(state.history), state.sequence) == (1, [happened(100)], 0)
+
+
+async def test_a_message_that_stayed_behind_when_its_run_closed_is_gone_when_it_is_opened_again(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firestore_reopening, "PAGE", 2)
+    await make(store)
+    lease = await take(elsewhere)
+    for number in range(5):
+        await store.deliver("run-1", a_message(f"m-{number}"))
+    end = Commit(sequence=1, events=(happened(1),), release=CLOSING)
+    wire.before_commit.append(lambda: elsewhere.commit(lease, end))
+    assert (await store.deliver("run-1", a_message("late"))).outcome is DeliveryOutcome.ACCEPTED
+
+    assert await reopen(store, 2)
+
+    assert list(await store.inbox("run-1")) == list((await state_of(store)).inbox) == []
+    assert not [path for path in await documents_of(store) if "_inbox/" in path]
+
+
+async def test_a_message_to_a_run_that_was_opened_again_is_not_taken_for_one_that_stayed_behind(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    await store.deliver("run-1", a_message())
+    await elsewhere.commit(await take(elsewhere), Commit(sequence=1, events=(happened(1),), release=CLOSING))
+
+    async def meanwhile() -> None:
+        assert await reopen(elsewhere, 2)
+        assert (await elsewhere.deliver("run-1", a_message())).outcome is DeliveryOutcome.ACCEPTED
+
+    wire.before_commit.append(meanwhile)  # between looking at the closed run and removing its message
+    await store.due(now=T0 + GRACE, limit=10)
+
+    assert list(await store.inbox("run-1")) == [a_message()]
+    assert await store.due(now=T0 + GRACE, limit=10) == ["run-1"]
+
+
+async def test_a_step_that_arrived_after_the_closing_changes_nothing_when_the_run_is_opened_again(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    lease = await take(store)
+
+    async def meanwhile() -> None:
+        await let_go(elsewhere, lease)
+        await elsewhere.commit(await take(elsewhere), Commit(sequence=1, events=(happened(1),), release=CLOSING))
+
+    wire.before_commit.append(meanwhile)
+    await store.commit(lease, Commit(sequence=1, events=(happened(99),)))
+
+    assert await reopen(store, 2)
+
+    assert list((await state_of(store)).history)[1:] == [happened(1), happened(50)]
+
+
+async def test_an_end_that_stood_apart_leaves_nothing_behind_when_the_run_is_opened_again(
+    store: FirestoreStore,
+) -> None:
+    large = '"' + "x" * 600_000 + '"'
+    await make(store)
+    release = Release(status=Status.COMPLETED, output=large, closed_at=T0)
+    await store.commit(await take(store), Commit(sequence=1, events=(happened(1, large),), release=release))
+    assert len([path for path in await documents_of(store) if "_result/" in path]) == 1
+
+    assert await reopen(store, 2)
+
+    assert not [path for path in await documents_of(store) if "_result/" in path]
+    assert history_in(await documents_of(store)) == ["00000000-00000001", "00000000-00000002"]
+    assert (await state_of(store)).run.output is None
+    assert await field_of(store, "result_apart") is False  # or every later look at the run would read twice
+
+
 # --- ids, limits, purging ------------------------------------------------------------------------------
 
 ODD_IDS = ["a/b", "a%2Fb", "/", ".", "..", "%.", "__x__", "%5F_x__", "____", "", "%", "ü 日", "\0"]
@@ -636,6 +1055,7 @@ async def test_a_firestore_that_is_out_of_reach_is_said_to_be_so_within_seconds(
         store.acquire("run-1", owner="a", now=T0, ttl=TTL),
         store.renew(lease, now=T0, ttl=TTL),
         store.commit(lease, Commit(sequence=1, events=(happened(1),))),
+        reopen(store, 1),
         store.deliver("run-1", a_message()),
         store.due(now=T0, limit=1),
         store.list(RunQuery()),
@@ -643,7 +1063,7 @@ async def test_a_firestore_that_is_out_of_reach_is_said_to_be_so_within_seconds(
         return_exceptions=True,
     )
 
-    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 9
+    assert [type(answer) for answer in answers] == [StoreUnavailableError] * 10
     assert time.monotonic() - begun < 10
     await store.close()
 

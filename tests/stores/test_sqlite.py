@@ -20,7 +20,7 @@ import pytest
 
 from tests.stores.records import SECOND, T0, TTL, a_message, a_run, happened, let_go, make, make_waiting, opening, take
 from tinyworkflow_core.errors import ConfigurationError, LeaseLost, StoreError, StoreUnavailableError
-from tinyworkflow_core.store import Commit, Release, RunQuery, Status
+from tinyworkflow_core.store import Commit, NewRun, Release, RunQuery, Status
 from tinyworkflow_core.stores import sqlite_writer
 from tinyworkflow_core.stores.sqlite import SELECT_DUE, SELECT_HELD, SELECT_HOLDERS, SqliteStore
 from tinyworkflow_core.stores.sqlite_rows import list_statement, microseconds
@@ -186,6 +186,7 @@ def test_no_question_of_the_tick_scans_the_runs(path: str) -> None:
         (RunQuery(status=Status.WAITING), "runs_by_status"),
         (RunQuery(name="n"), "runs_by_name"),
         (RunQuery(workflow_id="w"), "runs_by_workflow_id"),
+        (RunQuery(parent_run_id="p"), "runs_by_parent"),
         (RunQuery(open_approvals=True), "runs_asking"),
         (RunQuery(started_after=T0, started_before=T0), "runs_newest"),
     ],
@@ -254,6 +255,38 @@ async def test_whoever_held_a_purged_run_cannot_write_into_its_successor(store: 
         await store.commit(lease, Commit(sequence=1, events=(happened(1),)))
 
 
+async def test_a_run_that_goes_on_for_ever_keeps_one_row_of_history(store: SqliteStore, path: str) -> None:
+    await make(store)
+    await make(store, "neighbour")
+
+    for generation in range(1000):
+        lease = await take(store)
+        for number in (1, 2):
+            await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+        going_on = Release(status=Status.PENDING, next_generation=(happened(generation),))
+        await store.commit(lease, Commit(sequence=3, events=(happened(3),), release=going_on))
+
+    db = connect(path)
+    assert db.execute("SELECT run_id, generation, sequence FROM history ORDER BY run_id").fetchall() == [
+        ("neighbour", 0, 0),
+        ("run-1", 1000, 0),
+    ]
+    db.close()
+
+
+async def test_only_the_release_that_was_written_counts_as_asked_again(store: SqliteStore) -> None:
+    await make(store)
+    lease = await take(store)
+    await let_go(store, lease)
+    closing = Release(status=Status.COMPLETED, output="1", closed_at=T0)
+
+    await let_go(store, lease)
+    with pytest.raises(LeaseLost):
+        await store.commit(lease, Commit(sequence=0, release=closing))
+    with pytest.raises(LeaseLost):
+        await let_go(store, lease, wake_at=T0)
+
+
 # --- errors --------------------------------------------------------------------------------------
 
 
@@ -296,15 +329,25 @@ async def test_a_full_disk_is_unavailable_and_nothing_of_the_commit_is_written(
     await store.commit(lease, Commit(sequence=1, events=(happened(1),)))
 
 
+GOING_ON = Release(status=Status.PENDING, next_generation=(happened(1),))
+
+
 @pytest.mark.parametrize("spoil", ["before", "after"])
-@pytest.mark.parametrize("release", [None, Release(status=Status.WAITING)])
+@pytest.mark.parametrize("release", [None, Release(status=Status.WAITING), GOING_ON])
 async def test_a_commit_whose_answer_was_lost_can_be_asked_again_whatever_became_of_it(
     store: SqliteStore, spoils: list[str], spoil: str, release: Release | None
 ) -> None:
     await make(store)
     await make(store, "neighbour")
     lease = await take(store)
-    commit = Commit(sequence=1, events=(happened(1),), release=release, outbox=(("neighbour", a_message()),))
+    child = NewRun(run=a_run("child"), events=tuple(opening(a_run("child"))))
+    commit = Commit(
+        sequence=1,
+        events=(happened(1),),
+        release=release,
+        outbox=(("neighbour", a_message()),),
+        new_runs=(child,),
+    )
     spoils.append(spoil)
 
     with pytest.raises(StoreUnavailableError):
@@ -313,8 +356,25 @@ async def test_a_commit_whose_answer_was_lost_can_be_asked_again_whatever_became
 
     state = await store.load("run-1")
     assert state is not None
-    assert list(state.history) == [*opening(a_run()), happened(1)]
+    assert list(state.history) == [*([] if release is GOING_ON else opening(a_run())), happened(1)]
     assert list(await store.inbox("neighbour")) == [a_message()]
+    assert await store.get("child") == child.run
+
+
+@pytest.mark.parametrize("spoil", ["before", "after"])
+async def test_an_opening_again_whose_answer_was_lost_can_be_asked_again(
+    store: SqliteStore, spoils: list[str], spoil: str
+) -> None:
+    await make_waiting(store, "run-1", Status.FAILED, closed_at=T0)
+    spoils.append(spoil)
+
+    with pytest.raises(StoreUnavailableError):
+        await store.reopen("run-1", sequence=1, events=[happened(1)], retry_count=1, now=T0)
+
+    assert await store.reopen("run-1", sequence=1, events=[happened(1)], retry_count=1, now=T0)
+    state = await store.load("run-1")
+    assert state is not None
+    assert state.sequence == 1
 
 
 @pytest.mark.parametrize("spoil", ["before", "after"])
@@ -336,10 +396,38 @@ async def test_a_file_of_a_newer_release_is_refused_and_left_alone(path: str) ->
     db.close()
     store = SqliteStore(path)
 
-    with pytest.raises(StoreError, match=r"newer release \(schema 999; this one knows 1\)"):
+    with pytest.raises(StoreError, match=r"newer release \(schema 999; this one knows 2\)"):
         await make(store)
 
     await store.close()
+
+
+async def test_a_file_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it(path: str) -> None:
+    old = sqlite3.connect(path)
+    old.executescript((Path(__file__).parent / "schema_1.sql").read_text())
+    old.close()
+    stores = [SqliteStore(path) for _ in range(4)]  # as when several processes start on it
+
+    states = await asyncio.gather(*(store.load("child") for store in stores))
+
+    state = states[0]
+    assert state is not None
+    assert states == [state] * 4
+    assert list(state.history) == [*opening(a_run()), happened(1)]
+    assert (state.run.status, state.run.problem, state.run.parent_run_id) == (Status.PARKED, "p", "parent")
+    assert list(state.inbox) == [a_message()]
+    assert [run.run_id for run in (await stores[0].list(RunQuery(parent_run_id="parent"))).items] == ["child"]
+    assert schema_of(path) == schema_of(":memory:")
+    for store in stores:
+        await store.close()
+
+
+def schema_of(path: str) -> tuple[int, list[tuple[str, str]]]:
+    db = connect(path)
+    number = db.execute("PRAGMA user_version").fetchone()[0]
+    things = db.execute("SELECT name, sql FROM sqlite_schema WHERE tbl_name != 'schedules' ORDER BY name").fetchall()
+    db.close()
+    return number, things
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -514,7 +602,7 @@ def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str, ch
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
-async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothing_else(
+async def test_whoever_listens_hears_of_new_runs_messages_ends_and_reopenings_and_of_nothing_else(
     path: str, in_memory: bool
 ) -> None:
     store = SqliteStore(":memory:" if in_memory else path)
@@ -538,8 +626,16 @@ async def test_whoever_listens_hears_of_new_runs_messages_and_ends_and_of_nothin
     await store.commit(lease, Commit(sequence=2, outbox=(("neighbour", a_message()),)))
     await hears("neighbour")
     await let_go(store, lease)  # a run that waits is nobody's business: see the worker in app.py
-    await let_go(store, await take(store), Status.COMPLETED)
+    child = NewRun(run=a_run("child"), events=tuple(opening(a_run("child"))))
+    await store.commit(await take(store), Commit(sequence=3, events=(happened(3),), new_runs=(child,)))
+    await hears("child")
+    await let_go(store, await take(store, now=T0 + TTL), Status.COMPLETED)
     await hears("run-1")
+    assert not await store.reopen("run-1", sequence=3, events=[happened(5)], retry_count=0, now=T0)
+    assert await store.reopen("run-1", sequence=5, events=[happened(5)], retry_count=0, now=T0)
+    await hears("run-1")
+    going_on = Release(status=Status.PENDING, next_generation=(happened(1),))
+    await store.commit(await take(store), Commit(sequence=6, release=going_on))  # its holder dispatches it
 
     end()
     end()

@@ -24,13 +24,16 @@ from hypothesis.stateful import (
 from tests.stores.conftest import StoreFactory
 from tests.stores.records import MICROSECOND, SECOND, T0, TTL, a_message, a_run, happened, opening
 from tinyworkflow_core.engine.history import Event, LeaseTaken
-from tinyworkflow_core.errors import LeaseLost
+from tinyworkflow_core.errors import LeaseLost, RunExistsError
 from tinyworkflow_core.store import (
     GRACE,
+    STEERING,
     Commit,
     DeliveryOutcome,
     Lease,
     Message,
+    MessageKind,
+    NewRun,
     OpenApproval,
     Release,
     Run,
@@ -43,6 +46,7 @@ T = TypeVar("T")
 EXAMPLES = {"sqlite-memory": 40, "sqlite-file": 15, "firestore": 6}
 RUN_IDS = st.sampled_from(["r1", "r2", "r3"])
 MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
+KINDS = st.sampled_from([MessageKind.SIGNAL, MessageKind.SUSPEND, MessageKind.RESUME, MessageKind.TERMINATE])
 OWNERS = st.sampled_from(["a", "b"])
 MOMENTS_TO_WAKE = st.sampled_from([None, 0, 5, 15, 60])
 RELEASES = st.builds(
@@ -78,8 +82,10 @@ class Modelled:
         if self.run.status.closed:
             return None
         moments = [self.run.wake_at] if self.run.wake_at is not None else []
-        if self.token is None and self.run.status not in (Status.PARKED, Status.SUSPENDED):
-            moments += [message.received_at + GRACE for message in self.inbox.values()]
+        if self.token is None:
+            aside = self.run.status in (Status.PARKED, Status.SUSPENDED)
+            driving = [one for one in self.inbox.values() if one.kind in STEERING or not aside]
+            moments += [message.received_at + GRACE for message in driving]
         return min(moments, default=None)
 
     def deliver(self, message: Message) -> DeliveryOutcome:
@@ -90,7 +96,8 @@ class Modelled:
         return DeliveryOutcome.DUPLICATE if known else DeliveryOutcome.ACCEPTED
 
     def change(self, release: Release) -> None:
-        fields = {name: getattr(release, name) for name in Release.__slots__ if name not in ("keep_lease", "wake_at")}
+        apart = ("keep_lease", "wake_at", "next_generation")
+        fields = {name: getattr(release, name) for name in Release.__slots__ if name not in apart}
         self.run = replace(self.run, sequence=len(self.documents) - 1, **fields)
         if release.keep_lease:
             return
@@ -99,6 +106,9 @@ class Modelled:
         self.run = replace(self.run, wake_at=None if closed else release.wake_at, lease_owner=None, lease_until=None)
         if closed:
             self.inbox.clear()
+        if release.next_generation:
+            self.documents = [release.next_generation]
+            self.run = replace(self.run, generation=self.run.generation + 1, sequence=0)
 
 
 @dataclass
@@ -107,7 +117,10 @@ class Holder:
 
     lease: Lease
     sequence: int
+    of: Modelled
     last: Commit | None = None
+    generation: int = 0
+    """The run's, since the last commit."""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -153,9 +166,9 @@ class StoreMachine(RuleBasedStateMachine):
             untouched = there.run.started_at is None
             assert self.call(self.store.create(there.run, there.documents[0])) or not untouched
 
-    @rule(run_id=RUN_IDS, message_id=MESSAGE_IDS, age=st.sampled_from([0, 3, 20]))
-    def deliver(self, run_id: str, message_id: str, age: int) -> None:
-        message = a_message(message_id, at=self.moment() - age * SECOND, body={"n": self.count})
+    @rule(run_id=RUN_IDS, message_id=MESSAGE_IDS, age=st.sampled_from([0, 3, 20]), kind=KINDS)
+    def deliver(self, run_id: str, message_id: str, age: int, kind: MessageKind) -> None:
+        message = a_message(message_id, at=self.moment() - age * SECOND, kind=kind, body={"n": self.count})
         there = self.runs.get(run_id)
         before = there.inbox.get(message_id) if there else None
         delivery = self.call(self.store.deliver(run_id, message))
@@ -185,20 +198,28 @@ class StoreMachine(RuleBasedStateMachine):
             lease_until=now + TTL,
             sequence=len(there.documents) - 1,
         )
-        return Holder(lease=lease, sequence=len(there.documents) - 1)
+        return Holder(lease=lease, sequence=len(there.documents) - 1, of=there)
 
     @rule(
         holder=holders,
         events=st.integers(0, 2),
         consumed=st.sets(MESSAGE_IDS),
         outbox=st.lists(st.tuples(RUN_IDS, MESSAGE_IDS), max_size=2, unique=True),
+        new=st.none() | RUN_IDS,
         changes=st.none() | RELEASES,
     )
     def commit(
-        self, holder: Holder, events: int, consumed: set[str], outbox: list[tuple[str, str]], changes: Release | None
+        self,
+        *,
+        holder: Holder,
+        events: int,
+        consumed: set[str],
+        outbox: list[tuple[str, str]],
+        new: str | None,
+        changes: Release | None,
     ) -> None:
         release = replace(changes, keep_lease=True) if changes and not changes.status.closed else None
-        self.write(holder, events, consumed, outbox, release)
+        self.write(holder, events, consumed, outbox, new, release)
 
     @rule(
         target=former,
@@ -206,8 +227,10 @@ class StoreMachine(RuleBasedStateMachine):
         events=st.integers(0, 2),
         consumed=st.sets(MESSAGE_IDS),
         outbox=st.lists(st.tuples(RUN_IDS, MESSAGE_IDS), max_size=2, unique=True),
+        new=st.none() | RUN_IDS,
         release=RELEASES,
         wake=MOMENTS_TO_WAKE,
+        goes_on=st.booleans(),
     )
     def release(
         self,
@@ -216,16 +239,26 @@ class StoreMachine(RuleBasedStateMachine):
         events: int,
         consumed: set[str],
         outbox: list[tuple[str, str]],
+        new: str | None,
         release: Release,
         wake: int | None,
+        goes_on: bool,
     ) -> Holder:
         wake_at = None if wake is None else self.moment() + wake * SECOND
         closed_at = self.moment() if release.status.closed else None
-        self.write(holder, events, consumed, outbox, replace(release, wake_at=wake_at, closed_at=closed_at))
+        opening = (happened(self.count * 10 + 9),) if goes_on and not release.status.closed else ()
+        full = replace(release, wake_at=wake_at, closed_at=closed_at, next_generation=opening)
+        self.write(holder, events, consumed, outbox, new, full)
         return holder
 
     def write(
-        self, holder: Holder, events: int, consumed: set[str], outbox: list[tuple[str, str]], release: Release | None
+        self,
+        holder: Holder,
+        events: int,
+        consumed: set[str],
+        outbox: list[tuple[str, str]],
+        new: str | None,
+        release: Release | None,
     ) -> None:
         run_id = holder.lease.run_id
         others = [target for target in outbox if target[0] != run_id]
@@ -235,11 +268,15 @@ class StoreMachine(RuleBasedStateMachine):
             consumed=tuple(sorted(consumed)),
             release=release,
             outbox=tuple((target, a_message(message_id, at=self.moment())) for target, message_id in others),
+            new_runs=() if new is None or not events else (self.new_run(new),),
         )
         self.count += 1  # so that no other commit carries equal events
         there = self.runs.get(run_id)
         if there is None or there.token != holder.lease.token:
-            self.refused(self.store.commit(holder.lease, commit))
+            self.refused(self.store.commit(holder.lease, commit), also=RunExistsError)  # whichever is met first
+            return
+        if any(one.run.run_id in self.runs for one in commit.new_runs):
+            self.refused(self.store.commit(holder.lease, commit), RunExistsError)
             return
         self.call(self.store.commit(holder.lease, commit))
         holder.last = commit
@@ -250,21 +287,52 @@ class StoreMachine(RuleBasedStateMachine):
             there.inbox.pop(message_id, None)
         if release is not None:
             there.change(release)
+        holder.generation = there.run.generation
+        for one in commit.new_runs:
+            self.runs[one.run.run_id] = Modelled(run=one.run, documents=[one.events])
         for target, message in commit.outbox:
             if target in self.runs:
                 self.runs[target].deliver(message)
 
-    def refused(self, coroutine: Coroutine[Any, Any, object]) -> None:
+    def new_run(self, run_id: str) -> NewRun:
+        run = a_run(run_id, created_at=self.moment(), wake_at=self.moment(), parent_run_id="p")
+        return NewRun(run=run, events=tuple(opening(run)))
+
+    def refused(
+        self,
+        coroutine: Coroutine[Any, Any, object],
+        error: type[BaseException] = LeaseLost,
+        also: type[BaseException] | None = None,
+    ) -> None:
         try:
             self.call(coroutine)
-        except LeaseLost:
+        except BaseException as raised:
+            if not isinstance(raised, (error, also or error)):
+                raise
             return
-        raise AssertionError("somebody who lost the lease was allowed to write")
+        raise AssertionError("a write was allowed that had to be refused")
 
     @rule(holder=holders | former)
     def commit_the_same_again(self, holder: Holder) -> None:
-        if holder.last is not None and holder.last.events and holder.lease.run_id in self.runs:
-            self.call(self.store.commit(holder.lease, holder.last))
+        last, there = holder.last, self.runs.get(holder.lease.run_id)
+        if last is None or there is not holder.of or there.run.generation != holder.generation:
+            return  # what tells that it was written is gone
+        if last.events or (last.release is not None and last.release.next_generation):
+            self.call(self.store.commit(holder.lease, last))
+
+    @rule(run_id=RUN_IDS, offset=st.sampled_from([0, 0, 0, -1, 1]), twice=st.booleans())
+    def reopen(self, run_id: str, offset: int, twice: bool) -> None:
+        there, now, event = self.runs.get(run_id), self.moment(), happened(self.count * 10)
+        sequence = (len(there.documents) if there else 1) + offset
+        fits = there is not None and there.run.status.closed and offset == 0
+        for _ in range(1 + twice):
+            opened = self.store.reopen(run_id, sequence=sequence, events=[event], retry_count=self.count, now=now)
+            assert self.call(opened) is fits
+        if there is not None and fits:
+            there.documents.append((event,))
+            changes: dict[str, Any] = dict.fromkeys(("closed_at", "output", "error", "problem"))
+            changes |= {"status": Status.PENDING, "wake_at": now, "retry_count": self.count, "sequence": sequence}
+            there.run = replace(there.run, **changes)
 
     @rule(holder=holders | former)
     def renew(self, holder: Holder) -> None:

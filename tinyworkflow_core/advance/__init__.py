@@ -15,13 +15,15 @@ from datetime import datetime, timedelta
 
 from ..dispatcher import Advance
 from ..errors import LeaseLost, SerializationError, StoreError
-from ..store import Lease, RunState, Status
-from .call import Attention, Call
+from ..store import STEERING, Lease, RunState, Status
+from .call import Call
+from .holding import Attention
 from .ledger import Ledger
+from .performing import Performer
 from .surroundings import AdvanceSettings, Progress, Surroundings
 from .work import RunActivity
 
-__all__ = ["AdvanceSettings", "Advancer", "Progress", "RunActivity", "Surroundings"]
+__all__ = ["AdvanceSettings", "Advancer", "Performer", "Progress", "RunActivity", "Surroundings"]
 
 _log = logging.getLogger("tinyworkflow.advance")
 
@@ -49,12 +51,12 @@ class Advancer:
         self._held[run_id] = attention = Attention()
         try:
             while True:
-                attention.messages = False
+                attention.messages = attention.aside = False
                 progress = await self._once(run_id, attention, deadline)
-                if progress is not Progress.RELEASED or attention.aside:
+                if progress not in (Progress.RELEASED, Progress.CONTINUED) or attention.unreadable:
                     return progress
                 # A message may have come after the last look and found the lease still held.
-                if not await self._around.store.inbox(run_id) and not attention.messages:
+                if progress is Progress.RELEASED and not await self._moves_on(run_id, attention):
                     return progress
                 if deadline is not None and self._around.clock.now() >= deadline:
                     attention.handed_over = True
@@ -63,6 +65,12 @@ class Advancer:
         finally:
             if self._held.get(run_id) is attention:
                 del self._held[run_id]
+
+    async def _moves_on(self, run_id: str, attention: Attention) -> bool:
+        inbox = await self._around.store.inbox(run_id)
+        if attention.aside:
+            return any(message.kind in STEERING for message in inbox)
+        return bool(inbox) or attention.messages
 
     async def _once(self, run_id: str, attention: Attention, deadline: datetime | None) -> Progress:
         lease = await self._acquire(run_id)
@@ -74,7 +82,7 @@ class Advancer:
         try:
             state = await self._around.store.load(run_id)
         except SerializationError as error:  # written by a newer release, or damaged
-            attention.aside = True
+            attention.unreadable = True
             after = timedelta(seconds=self._around.settings.parked_retry_seconds)
             await self._leave(lease, Status.PARKED, after, problem=str(error))
             return Progress.RELEASED
@@ -115,6 +123,7 @@ class Advancer:
         with contextlib.suppress(LeaseLost, StoreError):
             if (run := await self._around.store.get(lease.run_id)) is not None:
                 state = RunState(run=run, history=(), sequence=run.sequence, inbox=())
-                ledger = Ledger(self._around.store, lease, state, clock=self._around.clock, lease_seconds=0)
+                around = self._around
+                ledger = Ledger(around.store, lease, state, clock=around.clock, codec=around.codec, lease_seconds=0)
                 wake_at = self._around.clock.now() + after
                 await ledger.write([], release=ledger.release(status, wake_at=wake_at, problem=problem))

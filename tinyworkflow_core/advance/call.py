@@ -2,84 +2,61 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ..clock import moment
 from ..dispatcher import Advance
 from ..engine.commands import ExecuteActivity, RequestApproval
-from ..engine.context import RunFacts
 from ..engine.history import (
+    ActivityCancelled,
+    ActivityCompleted,
     ActivityFailed,
-    ApprovalWithdrawn,
+    ActivityScheduled,
+    ActivityStarted,
     CancelRequested,
     Event,
-    RunCancelled,
-    RunCompleted,
-    RunFailed,
-    SignalReceived,
+    MessageSent,
+    RunResumed,
+    RunTimedOut,
+    SideEffectRecorded,
+    TimerFired,
+    UpdateAccepted,
+    UpdateRejected,
 )
-from ..engine.replay import Blocked, Cancelled, Completed, Execution, Failed, Mismatch, Outcome
+from ..engine.replay import Blocked, Cancelled, Completed, ContinuedAsNew, Execution, Failed, Mismatch, Outcome
 from ..errors import (
+    RunExistsError,
     SerializationError,
     StoreUnavailableError,
     TakeoverLimitError,
     UnknownWorkflowError,
+    UpdateRejectedError,
 )
-from ..serialization import Failure
-from ..store import Lease, OpenApproval, RunState, Status
-from .ledger import Ledger
-from .records import asked_for, delayed_start, how_many_fit, open_approval, received, recent_takeovers
+from ..store import Lease, Message, MessageKind, RunState, Status
+from .endings import close, continue_as_new, park, stay_suspended, suspend, terminate
+from .holding import Attention, Holding
+from .outgoing import Ready, cancellation, outgoing, refused, unreachable
+from .records import (
+    asked_for,
+    begins_at,
+    how_many_fit,
+    is_suspended,
+    messages_seen,
+    received,
+    recent_takeovers,
+    size_of_new_runs,
+)
 from .surroundings import Progress, Surroundings
 from .work import Work
-
-_log = logging.getLogger("tinyworkflow.advance")
 
 _CUT_OFF_SHARE = 0.8
 """An attempt that was cut off after this share of the call's time would be cut off every time: it counts as failed."""
 
 
-class Attention:
-    """What wakes a call that waits: an activity's end, or somebody who knows of new messages."""
+_FOR_THE_CODE = (MessageKind.APPROVAL, MessageKind.CHILD, MessageKind.ACTIVITY)
 
-    def __init__(self) -> None:
-        self.messages = False
-        self.aside = False
-        """The run was put aside: messages do not move it on."""
-        self.handed_over = False
-        """The run was let go and another call was asked for: that one is not to be turned away."""
-        self._event = asyncio.Event()
-
-    def call(self) -> None:
-        """Something has happened."""
-        self._event.set()
-
-    def call_for_messages(self) -> None:
-        """There may be messages in the inbox."""
-        self.messages = True
-        self._event.set()
-
-    async def wait(self, seconds: float) -> None:
-        """Until called, or for so long."""
-        if seconds <= 0:
-            await asyncio.sleep(0)
-            return
-        timer = asyncio.get_running_loop().call_later(seconds, self._event.set)
-        try:
-            await self._event.wait()
-        finally:
-            timer.cancel()
-            self._event.clear()
-
-
-@dataclass(slots=True)
-class _Ready:
-    """What may be committed: an event, the message that it came from, or a message that says nothing new."""
-
-    event: Event | None
-    message_id: str | None = None
+_FROM_WORK = (ActivityCompleted, ActivityFailed, ActivityCancelled, TimerFired, SideEffectRecorded)
 
 
 class Call:
@@ -88,76 +65,118 @@ class Call:
     def __init__(
         self, around: Surroundings, lease: Lease, state: RunState, attention: Attention, deadline: datetime | None
     ) -> None:
+        self._holding = Holding(around, lease, state, attention, deadline)
         self._around = around
-        self._store = around.store
-        self._clock = around.clock
         self._settings = around.settings
-        self._ledger = Ledger(
-            around.store, lease, state, clock=around.clock, lease_seconds=around.settings.lease_seconds
-        )
-        self._run_id = state.run.run_id
-        self._inbox = list(state.inbox)
+        self._ledger = self._holding.ledger
         self._attention = attention
-        self._deadline = deadline
-        self._began = self._clock.now()
+        self._began = self._holding.now()
         self._goes_on_after = timedelta(0)
         self._has_taken = False
         self._patience = around.settings.patience_seconds
+        self._heartbeats_at = self._began
         self._execution: Execution
-        self._work: Work | None = None
+        self._told: set[str] = set()
+        """Children that were told that nobody waits for them any more."""
+        self._terminate: Message | None = None
+        self._suspend: Message | None = None
 
     async def run(self) -> Progress:
         """Until the run ends, waits, or this call's time is up."""
+        holding = self._holding
+        if (message := self._find(MessageKind.TERMINATE)) is not None:
+            return await terminate(holding, message)
         takeovers = recent_takeovers(self._ledger.history)
         if takeovers > self._settings.max_takeovers:
-            message = f"the function died {takeovers} times in a row while it held this run, without finishing a step"
-            return await self._close(Failed(error=self._around.codec.failure(TakeoverLimitError(message))))
-        starts_at = delayed_start(self._ledger.run, self._ledger.history)
-        if starts_at is not None and starts_at > self._began:
-            return await self._wait_for_start(starts_at)
+            text = f"the function died {takeovers} times in a row while it held this run, without finishing a step"
+            return await close(holding, Failed(error=self._around.codec.failure(TakeoverLimitError(text))))
+        await self._resume()
+        if is_suspended(self._ledger.history):
+            return await stay_suspended(holding)
+        begins = begins_at(self._ledger.run, self._ledger.history)
+        if begins is not None and begins > self._began and (progress := await self._wait_until(begins)) is not None:
+            return progress
         try:
             return await self._run_code()
         except (UnknownWorkflowError, SerializationError) as error:
-            return await self._park(str(error))
+            return await park(holding, str(error))
 
     async def _run_code(self) -> Progress:
         outcome = self._rebuild()
-        self._work = work = Work(
-            run_id=self._run_id,
+        holding, around = self._holding, self._around
+        holding.work = work = Work(
+            run_id=holding.run_id,
             generation=self._ledger.run.generation,
             journal=self._execution.journal,
-            run_activity=self._around.run_activity,
-            codec=self._around.codec,
-            clock=self._clock,
+            run_activity=around.run_activity,
+            codec=around.codec,
+            clock=around.clock,
             on_end=self._attention.call,
         )
         while True:
             match outcome:
                 case Completed() | Failed() | Cancelled():
-                    return await self._close(outcome)
+                    return await close(holding, outcome)
+                case ContinuedAsNew():
+                    return await continue_as_new(holding, outcome)
                 case Mismatch(error=error):
-                    return await self._park("\n".join([str(error), *getattr(error, "__notes__", ())]))
+                    return await park(holding, "\n".join([str(error), *getattr(error, "__notes__", ())]))
                 case Blocked():
                     work.start_new()
             ready = await self._next(work)
+            if self._terminate is not None:
+                return await terminate(holding, self._terminate)
+            if self._suspend is not None:
+                return await suspend(holding, self._suspend, await self._let_work_end(work))
             if ready is None:
                 return await self._let_go(work)
             outcome = await self._take(ready, work)
 
-    async def _wait_for_start(self, starts_at: datetime) -> Progress:
-        """Somebody woke a run whose start is delayed: note what they said and leave it waiting, unless they cancel
-        it."""
-        seen = {event.message_id for event in self._ledger.history if isinstance(event, SignalReceived)}
-        ready = self._from_inbox(self._clock.now(), seen=seen, position=0)
+    # --- before the code is asked --------------------------------------------------------------
+
+    def _find(self, kind: MessageKind) -> Message | None:
+        return next((one for one in self._holding.inbox if one.kind is kind), None)
+
+    async def _resume(self) -> None:
+        """Take note that somebody wants the run to go on, if it was suspended; else the wish is granted already."""
+        inbox = self._holding.inbox
+        asked = [i for i, one in enumerate(inbox) if one.kind is MessageKind.RESUME]
+        if not asked:
+            return
+        # A suspension that was asked for before is over with it; one that came later is still to come.
+        done = [one for one in inbox[: asked[-1] + 1] if one.kind in (MessageKind.RESUME, MessageKind.SUSPEND)]
+        events = [RunResumed(at=self._began, message_id=inbox[asked[-1]].id)]
+        consumed = tuple(one.id for one in done)
+        await self._ledger.write(events if is_suspended(self._ledger.history) else [], consumed=consumed)
+        self._holding.inbox = [one for one in inbox if one not in done]
+
+    async def _wait_until(self, begins: datetime) -> Progress | None:
+        """Somebody woke a run whose time has not come: note what they said and leave it waiting. None when they cancel
+        a run that has begun before: its code has to hear of it now."""
+        run, history = self._ledger.run, self._ledger.history
+        ready = self._from_inbox(self._began, seen=messages_seen(history), execution=None)
+        if self._suspend is not None:
+            await self._write(ready)
+            return await suspend(self._holding, self._suspend, ())
+        has_begun = run.retry_count > 0
+        cancelled = next((one.event for one in ready if isinstance(one.event, CancelRequested)), None)
+        if cancelled is not None and not has_begun:
+            events = [one.event for one in ready if one.event is not None]
+            consumed = tuple(one.message_id for one in ready if one.message_id is not None)
+            return await close(self._holding, Cancelled(reason=cancelled.reason), before=events, consumed=consumed)
+        if cancelled is not None:
+            await self._write(ready)
+            return None
+        self._attention.aside = True
+        status = Status.RETRYING if has_begun else Status.PENDING
         events = [one.event for one in ready if one.event is not None]
         consumed = tuple(one.message_id for one in ready if one.message_id is not None)
-        cancel = next((event for event in events if isinstance(event, CancelRequested)), None)
-        if cancel is not None:
-            return await self._close(Cancelled(reason=cancel.reason), before=events, consumed=consumed)
-        release = self._ledger.release(Status.PENDING, wake_at=starts_at)
+        release = self._ledger.release(status, wake_at=begins, error=run.error)
         await self._ledger.write(events, consumed=consumed, release=release)
-        await self._around.dispatcher.dispatch(Advance(run_id=self._run_id), at=starts_at)
+        await self._around.dispatcher.dispatch(Advance(run_id=run.run_id), at=begins)
         return Progress.RELEASED
+
+    # --- the end of the call -------------------------------------------------------------------
 
     def lost(self) -> None:
         """Somebody else holds the run: there is nothing to let go of."""
@@ -169,48 +188,41 @@ class Call:
 
     async def put_away(self) -> None:
         """End what is still running and drop the execution; a call that was broken off lets go of its lease."""
-        if self._work is not None:
+        if self._holding.work is not None:
             try:
-                await self._work.stop()
+                await self._holding.work.stop()
             finally:
                 self._execution.close()
-        await self._ledger.give_up(self._clock.now() + self._goes_on_after)
+        await self._ledger.give_up(self._holding.now() + self._goes_on_after)
 
     def _rebuild(self) -> Outcome:
-        run = self._ledger.run
-        definition = self._around.registry.workflow(run.name, run.version)
-        facts = RunFacts(
-            run_id=run.run_id,
-            workflow_id=run.workflow_id,
-            name=run.name,
-            version=run.version,
-            generation=run.generation,
-            parent_run_id=run.parent_run_id,
-            retry_count=run.retry_count,
-        )
-        self._execution = Execution(definition, self._ledger.history, facts=facts, codec=self._around.codec)
+        self._execution = self._holding.rebuild()
         return self._execution.outcome
 
     # --- waiting ------------------------------------------------------------------------------
 
-    async def _next(self, work: Work) -> list[_Ready] | None:
-        """What has happened, as soon as anything has. None: nothing will soon, or the call's time is up."""
+    async def _next(self, work: Work) -> list[Ready] | None:
+        """What has happened, as soon as anything has. None: nothing will soon, the call's time is up, or the run is to
+        be put aside."""
         while True:
-            now = self._clock.now()
+            now = self._holding.now()
             if await self._ledger.renew_if_due(now):
                 self._attention.messages = True
-            if self._is_over(now) and self._has_taken:  # whatever else is ready: it would never end under a flood
+            if self._holding.is_over(now) and self._has_taken:  # whatever else is ready: it would never end in a flood
                 return None
-            due = work.next_wake()
+            due = self._next_wake(work)
             # A decision that was accepted before its time ran out has to win over the timer that says so.
             deciding = due is not None and due <= now and bool(self._ledger.run.open_approvals)
             if self._attention.messages or deciding:
                 await self._look_into_inbox(needed=deciding or not work.is_running)
-            if ready := self._ready(work, now):
-                return ready
-            if self._is_over(now):
+            ready = self._ready(work, now)
+            if self._terminate is not None:
                 return None
-            due = work.next_wake()
+            if ready:
+                return ready
+            if self._suspend is not None or self._holding.is_over(now):
+                return None
+            due = self._next_wake(work)
             until_due = None if due is None else (due - now).total_seconds()
             if not work.is_running:
                 if until_due is None or until_due > self._patience:
@@ -218,107 +230,220 @@ class Call:
                 # One sum for the whole call: a run that naps for ever must not keep its place from the others.
                 self._patience -= until_due
             await self._show_new_approvals()
-            waits = [until_due, self._ledger.seconds_to_renewal(now)]
-            if self._deadline is not None:
-                waits.append((self._deadline - now).total_seconds())
-            await self._attention.wait(min(one for one in waits if one is not None))
+            await self._wait(until_due, now)
 
-    def _is_over(self, now: datetime) -> bool:
-        return self._deadline is not None and now >= self._deadline
+    async def _wait(self, until_due: float | None, now: datetime) -> None:
+        waits = [until_due, self._ledger.seconds_to_renewal(now)]
+        if self._holding.deadline is not None:
+            waits.append((self._holding.deadline - now).total_seconds())
+        await self._attention.wait(min(one for one in waits if one is not None))
+
+    def _next_wake(self, work: Work) -> datetime | None:
+        """When a timer, a retry, an attempt elsewhere or the run itself is due."""
+        moments = [one for one in (work.next_wake(), self._run_deadline()) if one is not None]
+        return min(moments, default=None)
+
+    def _run_deadline(self) -> datetime | None:
+        deadline = self._execution.deadline
+        return None if deadline is None else moment(deadline)
+
+    async def _let_work_end(self, work: Work) -> list[Event]:
+        """Let what is running come to its end, within the call's time; nothing new begins."""
+        while work.is_running and not self._holding.is_over(now := self._holding.now()):
+            await self._ledger.renew_if_due(now)
+            await self._wait(None, now)
+        await work.stop()
+        ended = [*work.ended]
+        work.ended.clear()
+        return ended
 
     async def _look_into_inbox(self, *, needed: bool) -> None:
         self._attention.messages = False
         try:
-            self._inbox = list(await self._store.inbox(self._run_id))
+            self._holding.inbox = list(await self._around.store.inbox(self._holding.run_id))
         except StoreUnavailableError:
             if needed:
                 raise
             self._attention.messages = True  # what works goes on; the next look is not far
 
-    def _ready(self, work: Work, now: datetime) -> list[_Ready]:
+    def _ready(self, work: Work, now: datetime) -> list[Ready]:
         """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
         document."""
         if work.broken is not None:
             raise work.broken
-        ready = self._from_inbox(now, seen=self._execution.seen, position=self._execution.journal.position)
-        work.start_due(now)
-        ready += [_Ready(event) for event in work.ended]
-        fit = how_many_fit([one.event for one in ready], self._store.max_event_bytes)
-        work.ended.clear()
+        ready = self._from_inbox(now, seen=self._execution.seen.keys(), execution=self._execution)
+        if self._suspend is None:
+            work.start_due(now)
+            ready += [Ready(event) for event in work.ended]
+            work.ended.clear()
+            ready += self._due_with_the_run(work, now)
+        fit = self._how_many_fit(ready)
         for one in ready[fit:]:
             if one.message_id is not None:
                 self._attention.messages = True  # it is still in the inbox
-            elif one.event is not None:
+            elif isinstance(one.event, _FROM_WORK):
                 work.ended.append(one.event)
         return ready[:fit]
 
-    def _from_inbox(self, now: datetime, *, seen: Set[str], position: int) -> list[_Ready]:
-        limit = self._settings.messages_per_commit
-        taken, self._inbox = self._inbox[:limit], self._inbox[limit:]
-        new: set[str] = set()
-        ready = []
-        for message in taken:
-            event = None
-            if message.id not in seen and message.id not in new:
-                event = received(message, now=now, generation=self._ledger.run.generation, position=position)
-            new.add(message.id)
-            ready.append(_Ready(event, message.id))
+    def _due_with_the_run(self, work: Work, now: datetime) -> list[Ready]:
+        """What goes out, and what else the run itself has to hear of."""
+        run = self._ledger.run
+        ready = outgoing(self._execution, run, self._around, now)
+        for command in work.unwanted:
+            if command.run_id not in self._told:
+                letter = cancellation(run, command, now)
+                ready.append(Ready(None, outbox=(letter,), calls=(Advance(run_id=command.run_id),)))
+        if (deadline := self._run_deadline()) is not None and deadline <= now:
+            ready.append(Ready(RunTimedOut(at=now)))
+        if now - self._heartbeats_at >= timedelta(seconds=self._settings.lease_seconds / 3):
+            self._heartbeats_at = now
+            ready += [Ready(beat) for beat in work.take_heartbeats()]
         return ready
+
+    def _how_many_fit(self, ready: Sequence[Ready]) -> int:
+        limit = self._around.store.max_event_bytes
+        fit = how_many_fit([one.event for one in ready], limit)
+        size = 0
+        for i, one in enumerate(ready[:fit]):
+            size += size_of_new_runs(one.new_runs)
+            if i and size > limit:
+                return i
+        return fit
+
+    def _from_inbox(self, now: datetime, *, seen: Set[str], execution: Execution | None) -> list[Ready]:
+        """What the messages say, up to one that puts the run aside. Without an execution those that only the code can
+        make sense of stay where they are."""
+        inbox, limit = self._holding.inbox, self._settings.messages_per_commit
+        if (found := self._find(MessageKind.TERMINATE)) is not None:
+            self._terminate = found
+            return []
+        new: set[str] = set()
+        ready: list[Ready] = []
+        while inbox and len(ready) < limit and self._suspend is None:
+            message = inbox.pop(0)
+            if execution is None and message.kind in _FOR_THE_CODE:
+                continue
+            is_new = message.id not in seen and message.id not in new
+            new.add(message.id)
+            if is_new and message.kind is MessageKind.SUSPEND:
+                self._suspend = message
+            else:
+                ready.append(Ready(self._event_of(message, now, execution) if is_new else None, message.id))
+        return ready
+
+    def _event_of(self, message: Message, now: datetime, execution: Execution | None) -> Event | None:
+        journal = None if execution is None else execution.journal
+        event = received(message, now=now, generation=self._ledger.run.generation, journal=journal)
+        if not isinstance(event, UpdateAccepted):
+            return event
+        try:
+            if execution is None:
+                raise UpdateRejectedError("the run waits for its time to come", run_id=self._holding.run_id)
+            execution.validate_update(event.name, event.payload)
+        except Exception as error:
+            return UpdateRejected(at=now, message_id=message.id, error=self._around.codec.failure(error))
+        return event
 
     # --- writing ------------------------------------------------------------------------------
 
-    async def _take(self, ready: Sequence[_Ready], work: Work) -> Outcome:
+    async def _take(self, ready: Sequence[Ready], work: Work) -> Outcome:
         """Store what has happened, then let the workflow see it."""
         self._has_taken = True
-        events = [one.event for one in ready if one.event is not None]
-        consumed = tuple(one.message_id for one in ready if one.message_id is not None)
-        written = [*events, *self._withdrawn_approvals()]
-        await self._ledger.write(written, consumed=consumed, release=self._ledger.approvals_closed_by(written))
+        ready = await self._check_targets(ready)
+        events, before, after = await self._write(ready)
+        self._told.update(target for one in ready if one.event is None for target, _ in one.outbox)
+        for event in events:
+            if isinstance(event, ActivityStarted):
+                work.begin(event.id)
         if self._settings.always_replay:
             self._execution.close()
             outcome = self._rebuild()
             work.rebuilt(self._execution.journal)
             return outcome
+        self._execution.skip(before)
         outcome = self._execution.step(events)
+        self._execution.skip(after)
         for event in events:
             if isinstance(event, ActivityFailed):
                 work.retry_later(event)
+            elif isinstance(event, ActivityStarted):
+                work.start(event.id)
+            elif isinstance(event, ActivityScheduled):
+                work.expect(event.id)
         return outcome
+
+    async def _check_targets(self, ready: Sequence[Ready]) -> Sequence[Ready]:
+        """Find the signals whose run is unknown or has ended: the workflow is to hear of it."""
+        checked = []
+        for one in ready:
+            event = one.event
+            if isinstance(event, MessageSent) and event.name is not None:
+                target = await self._around.store.get(event.target)
+                if target is None or target.status.closed:
+                    one = unreachable(one, known=target is not None, around=self._around)
+            checked.append(one)
+        return checked
+
+    async def _write(self, ready: Sequence[Ready]) -> tuple[list[Event], int, int]:
+        """Commit it, and have what goes out dispatched. Returns the events, and how many others stand before and after
+        them."""
+        while True:
+            events = [one.event for one in ready if one.event is not None]
+            patches, withdrawn = self._holding.patches(), self._holding.withdrawn_approvals()
+            written = [*patches, *events, *withdrawn]
+            status = self._execution.custom_status if self._holding.execution else self._ledger.run.custom_status
+            try:
+                await self._ledger.write(
+                    written,
+                    consumed=tuple(one.message_id for one in ready if one.message_id is not None),
+                    release=self._ledger.changes_shown(written, status, self._holding.now()),
+                    outbox=tuple(letter for one in ready for letter in one.outbox),
+                    new_runs=tuple(new for one in ready for new in one.new_runs),
+                )
+                break
+            except RunExistsError as taken:
+                ready = [refused(one, taken.run_id, self._around) for one in ready]
+        await self._holding.dispatch(call for one in ready for call in one.calls)
+        return events, len(patches), len(withdrawn)
 
     async def _show_new_approvals(self) -> None:
         """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
         work."""
+        holding = self._holding
         pending = self._execution.journal.open.values()
         new = [one for one in pending if isinstance(one.command, RequestApproval) and not one.recorded]
-        now, withdrawn = self._clock.now(), self._withdrawn_approvals()
+        now, withdrawn = holding.now(), holding.withdrawn_approvals()
         if not new and not withdrawn:
             return
         events = [*(event for one in new if (event := asked_for(one, now)) is not None), *withdrawn]
-        self._ledger.show_approvals(self._open_approvals())
-        await self._ledger.write(events, release=self._ledger.release(Status.RUNNING, keep_lease=True))
+        patches = holding.patches()
+        holding.show_state()
+        release = self._ledger.release(Status.RUNNING, keep_lease=True)
+        await self._ledger.write([*patches, *events], release=release)
+        self._execution.skip(len(patches))
         self._execution.step(events)
 
     async def _let_go(self, work: Work) -> Progress:
         """Record what the run waits for, release it, and ask for the call that goes on."""
+        holding = self._holding
         cut_off = await work.stop()
-        now = self._clock.now()
+        now = holding.now()
         if ended := [*work.ended, *self._failed_by_deadline(cut_off, now)]:
             work.ended.clear()
-            await self._take([_Ready(event) for event in ended], work)
-        waiting = self._inbox or self._attention.messages
-        goes_on = bool(cut_off or ended or (self._is_over(now) and waiting))
+            await self._take([Ready(event) for event in ended], work)
+        waiting = holding.inbox or self._attention.messages
+        goes_on = bool(cut_off or ended or (holding.is_over(now) and waiting))
         pending = list(self._execution.journal.open.values())
         records = [event for one in pending if not one.recorded and (event := asked_for(one, now)) is not None]
-        approvals = self._open_approvals()
+        holding.show_state()
         retrying = any(one.retry_at is not None for one in pending)
-        status = Status.PAUSED if approvals else Status.RETRYING if retrying else Status.WAITING
-        wake_at = now if goes_on else work.next_wake()
-        self._ledger.show_approvals(approvals)
+        status = Status.PAUSED if self._ledger.run.open_approvals else Status.RETRYING if retrying else Status.WAITING
+        wake_at = now if goes_on else self._next_wake(work)
         release = self._ledger.release(Status.PENDING if goes_on else status, wake_at=wake_at)
-        await self._ledger.write([*records, *self._withdrawn_approvals()], release=release)
+        await self._ledger.write(holding.with_what_goes_along(records), release=release)
         self._attention.handed_over = goes_on
         if wake_at is not None:
-            await self._around.dispatcher.dispatch(Advance(run_id=self._run_id), at=None if goes_on else wake_at)
+            await self._around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
 
     def _failed_by_deadline(self, cut_off: dict[int, datetime | None], now: datetime) -> list[Event]:
@@ -328,9 +453,9 @@ class Call:
             pending = self._execution.journal.open.get(command_id)
             if started_at is None or pending is None or not isinstance(pending.command, ExecuteActivity):
                 continue
-            if (now - started_at) < (now - self._began) * _CUT_OFF_SHARE:
-                continue
             activity, attempt = pending.command.activity, pending.attempt + 1
+            if activity.at_most_once or (now - started_at) < (now - self._began) * _CUT_OFF_SHARE:
+                continue
             took = (now - started_at).total_seconds()
             error = TimeoutError(
                 f"activity {activity.name!r} was cut off after {took:g} s: that is all a call may take here"
@@ -346,51 +471,3 @@ class Call:
                 )
             )
         return events
-
-    async def _close(
-        self,
-        outcome: Completed | Failed | Cancelled,
-        *,
-        before: Sequence[Event] = (),
-        consumed: tuple[str, ...] = (),
-    ) -> Progress:
-        if self._work is not None:
-            await self._work.stop()
-        now = self._clock.now()
-        event: Event
-        output: str | None = None
-        error: Failure | None = None
-        match outcome:
-            case Completed(output=output):
-                event, status = RunCompleted(at=now, output=output), Status.COMPLETED
-            case Failed(error=error):
-                event, status = RunFailed(at=now, error=error), Status.FAILED
-            case Cancelled(reason=reason):
-                event, status = RunCancelled(at=now, reason=reason), Status.CANCELLED
-        self._ledger.show_approvals(())
-        release = self._ledger.release(status, output=output, error=error, closed_at=now)
-        await self._ledger.write([*before, event], consumed=consumed, release=release)
-        return Progress.CLOSED
-
-    async def _park(self, problem: str) -> Progress:
-        """Put the run aside, whole, until code that fits is deployed or a person acts."""
-        if self._work is not None:
-            await self._work.stop()
-        run_id = self._run_id
-        _log.error("run %s is parked: %s", run_id, problem, extra={"run_id": run_id})
-        wake_at = self._clock.now() + timedelta(seconds=self._settings.parked_retry_seconds)
-        await self._ledger.write([], release=self._ledger.release(Status.PARKED, wake_at=wake_at, problem=problem))
-        self._attention.aside = True
-        return Progress.RELEASED
-
-    # --- small parts --------------------------------------------------------------------------
-
-    def _open_approvals(self) -> tuple[OpenApproval, ...]:
-        known = {one.id: one for one in self._ledger.run.open_approvals}
-        commands = [p.command for p in self._execution.journal.open.values() if isinstance(p.command, RequestApproval)]
-        return tuple(known.get(one.id) or open_approval(one, self._clock.now()) for one in commands)
-
-    def _withdrawn_approvals(self) -> list[Event]:
-        journal, now = self._execution.journal, self._clock.now()
-        withdrawn, journal.withdrawn_approvals = journal.withdrawn_approvals, []
-        return [ApprovalWithdrawn(at=now, id=one.id, key=one.key) for one in withdrawn]

@@ -15,17 +15,22 @@ from typing import Any
 from ..clock import Clock
 from ..engine.history import ApprovalDecided, ApprovalWithdrawn, Event
 from ..errors import LeaseLost, StoreError, StoreUnavailableError
-from ..store import Commit, Lease, OpenApproval, Release, RunState, Status, Store
+from ..serialization import Codec
+from ..store import Commit, Lease, Message, NewRun, Release, RunState, Status, Store
 from .records import how_many_fit
 
 _PAUSES = (0.05, 0.2, 1.0)
 """Seconds before a write is repeated that the store could not confirm."""
 
+_SHOWN_EVERY = timedelta(seconds=1)
+
 
 class Ledger:
     """One holding of one lease, as far as the store is concerned."""
 
-    def __init__(self, store: Store, lease: Lease, state: RunState, *, clock: Clock, lease_seconds: float) -> None:
+    def __init__(
+        self, store: Store, lease: Lease, state: RunState, *, clock: Clock, codec: Codec, lease_seconds: float
+    ) -> None:
         self.run = state.run
         self.history = list(state.history)
         self.closed = False
@@ -33,9 +38,10 @@ class Ledger:
         self._store = store
         self._lease = lease
         self._clock = clock
+        self._codec = codec
         self._sequence = state.sequence
         self._ttl = timedelta(seconds=lease_seconds)
-        self._renewed_at = lease.until - self._ttl
+        self._renewed_at = self._shown_at = lease.until - self._ttl
         self._renew_at = self._renewed_at + self._ttl / 3
 
     def seconds_to_renewal(self, now: datetime) -> float:
@@ -57,14 +63,29 @@ class Ledger:
         return waiting
 
     async def write(
-        self, events: Sequence[Event], *, consumed: tuple[str, ...] = (), release: Release | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        consumed: tuple[str, ...] = (),
+        release: Release | None = None,
+        outbox: tuple[tuple[str, Message], ...] = (),
+        new_runs: tuple[NewRun, ...] = (),
     ) -> None:
-        """Append events, in as few documents as they need; messages and release go with the last one."""
+        """Append events, in as few documents as they need. What goes out goes with the first one; messages and release
+        with the last one. Raises RunExistsError for one of `new_runs`, nothing written."""
         while len(events) > (fit := how_many_fit(events, self._store.max_event_bytes)):
-            await self._commit(Commit(sequence=self._sequence + 1, events=tuple(events[:fit])))
-            events = events[fit:]
-        if events or consumed or release is not None:
-            commit = Commit(sequence=self._sequence + 1, events=tuple(events), consumed=consumed, release=release)
+            part = tuple(events[:fit])
+            await self._commit(Commit(sequence=self._sequence + 1, events=part, outbox=outbox, new_runs=new_runs))
+            events, outbox, new_runs = events[fit:], (), ()
+        if events or consumed or outbox or release is not None:
+            commit = Commit(
+                sequence=self._sequence + 1,
+                events=tuple(events),
+                consumed=consumed,
+                release=release,
+                outbox=outbox,
+                new_runs=new_runs,
+            )
             await self._commit(commit)
         if release is not None and not release.keep_lease:
             self.closed = True
@@ -90,19 +111,29 @@ class Ledger:
         }
         return Release(status=status, **(kept | changes))
 
-    def show_approvals(self, approvals: tuple[OpenApproval, ...]) -> None:
-        """From now on the record shows these questions."""
-        self.run = replace(self.run, open_approvals=approvals)
+    def show(self, **changes: Any) -> None:
+        """From the next release on the record shows these."""
+        self.run = replace(self.run, **changes)
 
-    def approvals_closed_by(self, events: Sequence[Event]) -> Release | None:
-        """The change of the record that goes with a decision: in the same write that takes the message out of the
-        inbox, so that nobody can decide a second time in between."""
+    def changes_shown(self, events: Sequence[Event], custom_status: str | None, now: datetime) -> Release | None:
+        """The change of the record that goes with these events while the lease is kept; None when there is none.
+
+        Decided approvals are taken off in the same write that takes the message out of the inbox, so that nobody can
+        decide a second time in between. A custom status is shown once a second at most: the record is one document.
+        """
         closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
         left = tuple(one for one in self.run.open_approvals if one.id not in closed)
-        if len(left) == len(self.run.open_approvals):
+        # By fingerprint: a sealed value is another text each time.
+        differs = self._fingerprint(custom_status) != self._fingerprint(self.run.custom_status)
+        late = differs and now >= self._shown_at + _SHOWN_EVERY
+        if len(left) == len(self.run.open_approvals) and not late:
             return None
-        self.show_approvals(left)
+        self._shown_at = now
+        self.show(open_approvals=left, custom_status=custom_status)
         return self.release(Status.RUNNING, keep_lease=True)
+
+    def _fingerprint(self, text: str | None) -> str | None:
+        return None if text is None else self._codec.fingerprint(text)
 
     async def _commit(self, commit: Commit) -> None:
         for pause in (*_PAUSES, None):

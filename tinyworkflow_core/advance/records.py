@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from ..engine.commands import ExecuteActivity, RequestApproval, RunSideEffect, StartTimer
+from ..engine.commands import ExecuteActivity, RequestApproval, StartChild, StartTimer
 from ..engine.history import (
+    ActivityCompleted,
+    ActivityFailed,
     ActivityScheduled,
     ApprovalDecided,
     ApprovalRequested,
     CancelRequested,
+    ChildEnded,
     Event,
     LeaseTaken,
+    RunResumed,
+    RunRetried,
+    RunStarted,
+    RunSuspended,
     SignalReceived,
     TimerStarted,
+    UpdateAccepted,
+    UpdateRejected,
+    event_from_dict,
 )
-from ..engine.journal import Pending
-from ..serialization import stored_size
-from ..store import Message, MessageKind, OpenApproval, Run
+from ..engine.journal import Journal, Pending
+from ..serialization import Failure, stored_size
+from ..store import Message, MessageKind, NewRun, OpenApproval, Run
 
 _EVENT_OVERHEAD = 400
 """Bytes of an event's JSON besides its values: names, times, ids."""
+
+_MEANWHILE = (LeaseTaken, SignalReceived, RunSuspended, RunResumed, UpdateRejected)
+"""What may happen to a run that waits for its time."""
 
 
 def asked_for(pending: Pending, now: datetime) -> Event | None:
@@ -31,7 +45,9 @@ def asked_for(pending: Pending, now: datetime) -> Event | None:
         case StartTimer() as timer:
             return TimerStarted(at=now, id=timer.id, due=timer.due)
         case ExecuteActivity() as activity:
-            return ActivityScheduled(at=now, **activity.about())
+            if pending.begun or pending.deadline is not None:
+                return None
+            return ActivityScheduled(at=now, attempt=pending.attempt + 1, **activity.about())
         case RequestApproval() as asked:
             return ApprovalRequested(
                 at=now,
@@ -43,11 +59,11 @@ def asked_for(pending: Pending, now: datetime) -> Event | None:
                 form=asked.form,
                 expires_at=asked.expires_at,
             )
-        case RunSideEffect():
+        case _:
             return None
 
 
-def open_approval(command: RequestApproval, now: datetime) -> OpenApproval:
+def open_approval(command: RequestApproval, delay: timedelta, now: datetime) -> OpenApproval:
     """The question as the run's record shows it."""
     return OpenApproval(
         id=command.id,
@@ -57,20 +73,23 @@ def open_approval(command: RequestApproval, now: datetime) -> OpenApproval:
         details=command.details,
         approvers=command.approvers,
         form=command.form,
-        expires_at=command.expires_at,
+        expires_at=None if command.expires_at is None else command.expires_at + delay,
     )
 
 
-def received(message: Message, *, now: datetime, generation: int, position: int) -> Event | None:
-    """The event that a message becomes; None for a decision about something that this generation has not asked."""
+def received(message: Message, *, now: datetime, generation: int, journal: Journal | None) -> Event | None:
+    """The event that a message becomes; None for one about something that this generation has not asked for, or does
+    no longer wait for. Without a journal (the code has not been asked) such messages are no events either."""
     body = message.body
     match message.kind:
         case MessageKind.SIGNAL:
             return SignalReceived(at=now, message_id=message.id, name=body["name"], payload=body["payload"])
+        case MessageKind.UPDATE:
+            return UpdateAccepted(at=now, message_id=message.id, name=body["name"], payload=body["payload"])
         case MessageKind.CANCEL:
             return CancelRequested(at=now, message_id=message.id, reason=body.get("reason"))
         case MessageKind.APPROVAL:
-            if body["generation"] != generation or body["id"] > position:
+            if journal is None or body["generation"] != generation or body["id"] > journal.position:
                 return None
             return ApprovalDecided(
                 at=now,
@@ -82,13 +101,71 @@ def received(message: Message, *, now: datetime, generation: int, position: int)
                 comment=body.get("comment"),
                 data=body.get("data", "null"),
             )
+        case MessageKind.CHILD:
+            return _child_ended(message, now, generation, journal)
+        case MessageKind.ACTIVITY:
+            return _activity_ended(message, now, generation, journal)
+        case _:
+            return None
 
 
-def delayed_start(run: Run, history: Sequence[Event]) -> datetime | None:
-    """When a run that has not begun yet is to begin; None when it may begin, or has."""
-    begun = any(not isinstance(event, LeaseTaken | SignalReceived) for event in history[1:])
+def _child_ended(message: Message, now: datetime, generation: int, journal: Journal | None) -> Event | None:
+    of_generation, command_id, run_id = _place(message)
+    pending = None if journal is None or of_generation != generation else journal.open.get(command_id)
+    if pending is None or not isinstance(pending.command, StartChild) or pending.command.run_id != run_id:
+        return None
+    body, error = message.body, message.body.get("error")
+    return ChildEnded(
+        at=now,
+        status=body["status"],
+        message_id=message.id,
+        result=body.get("result"),
+        error=None if error is None else Failure.from_dict(error),
+        **pending.command.about(),
+    )
+
+
+def _activity_ended(message: Message, now: datetime, generation: int, journal: Journal | None) -> Event | None:
+    of_generation, command_id, _ = _place(message)
+    pending = None if journal is None or of_generation != generation else journal.open.get(command_id)
+    event = event_from_dict(message.body["event"])
+    if pending is None or not isinstance(event, ActivityCompleted | ActivityFailed):
+        return None
+    # One that was given up and comes after all would end the wrong attempt.
+    return replace(event, at=now) if event.attempt == pending.attempt + 1 and pending.deadline is not None else None
+
+
+def _place(message: Message) -> tuple[int, int, str]:
+    _, generation, command_id, rest = message.id.split("/", 3)
+    return int(generation), int(command_id), rest
+
+
+def message_fits(message: Message, limit: int) -> bool:
+    """Whether a history document of `limit` bytes takes what the message becomes."""
+    text = message.id + json.dumps(dict(message.body), ensure_ascii=False)
+    return len(text.encode(errors="surrogatepass")) + _EVENT_OVERHEAD <= limit
+
+
+def messages_seen(history: Sequence[Event]) -> set[str]:
+    """Ids of all messages that the history holds."""
+    carried = history[0].seen if history and isinstance(history[0], RunStarted) else ()
+    found = {getattr(event, "message_id", None) for event in history}
+    return {*carried, *(one for one in found if one is not None)}
+
+
+def begins_at(run: Run, history: Sequence[Event]) -> datetime | None:
+    """When a run that has not begun yet, or waits to be retried, is to go on; None when it may at any time."""
+    last = next((event for event in reversed(history) if not isinstance(event, _MEANWHILE)), None)
+    if isinstance(last, RunRetried):
+        return last.due
     # Compared with the starter's own clock, so that one that is wrong delays nothing.
-    return history[0].at if history and not begun and history[0].at > run.created_at else None
+    return last.at if last is not None and last is history[0] and last.at > run.created_at else None
+
+
+def is_suspended(history: Sequence[Event]) -> bool:
+    """Whether an operator has put the run aside."""
+    last = next((event for event in reversed(history) if isinstance(event, RunSuspended | RunResumed)), None)
+    return isinstance(last, RunSuspended)
 
 
 def recent_takeovers(history: Sequence[Event]) -> int:
@@ -109,9 +186,27 @@ def how_many_fit(events: Sequence[Event | None], limit: int) -> int:
     return len(events)
 
 
+def size_of_new_runs(new_runs: Sequence[NewRun]) -> int:
+    """Bytes that they take in the write that creates them, nearly."""
+    return sum(2 * stored_size(one.run.input) + 2 * _EVENT_OVERHEAD for one in new_runs)
+
+
 def _size(event: Event | None) -> int:
     size = _EVENT_OVERHEAD
-    for name in ("input", "result", "payload", "data", "comment", "details", "form", "name", "reason", "title", "by"):
+    for name in (
+        "input",
+        "result",
+        "payload",
+        "data",
+        "comment",
+        "details",
+        "form",
+        "name",
+        "reason",
+        "title",
+        "by",
+        "heartbeat",
+    ):
         if isinstance(text := getattr(event, name, None), str):
             size += stored_size(text)
     if (error := getattr(event, "error", None)) is not None:

@@ -18,6 +18,8 @@ class Progress(Enum):
 
     CLOSED = "closed"
     """The run has ended, in this call or before."""
+    CONTINUED = "continued"
+    """The run has become a new generation, which nobody holds yet."""
     RELEASED = "released"
     """The run waits: for a timer, a signal, a decision, a retry, or for a person who must act (parked)."""
     CONTINUES = "continues"

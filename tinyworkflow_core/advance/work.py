@@ -12,17 +12,27 @@ import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from ..clock import Clock
-from ..engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity, RunSideEffect, StartTimer
-from ..engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed, Event, SideEffectRecorded, TimerFired
+from ..engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity, RunSideEffect, StartChild, StartTimer
+from ..engine.history import (
+    ActivityCancelled,
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityHeartbeat,
+    Event,
+    SideEffectRecorded,
+    TimerFired,
+)
 from ..engine.journal import Journal, Pending
+from ..errors import StepInterruptedError
 from ..serialization import Codec
 
 Ended = ActivityCompleted | ActivityFailed | ActivityCancelled
-RunActivity = Callable[[ActivityAttempt, Callable[[], None]], Awaitable[Ended]]
-"""Makes the attempt; calls the second argument when its turn has come and it begins."""
+RunActivity = Callable[[ActivityAttempt, Callable[[], None], Callable[[str], None]], Awaitable[Ended]]
+"""Makes the attempt; calls the second argument when its turn has come and it begins, the third with the details (JSON
+text) of each heartbeat."""
 
 
 class Work:
@@ -40,6 +50,8 @@ class Work:
         on_end: Callable[[], None],
     ) -> None:
         self.ended: deque[Event] = deque()
+        self.unwanted: list[StartChild] = []
+        """Children that are to be told that nobody waits for them any more."""
         self.broken: BaseException | None = None
         """What a runner raised, which none should: the call ends by it."""
         self._run_id = run_id
@@ -54,6 +66,8 @@ class Work:
         self._wakes: list[tuple[datetime, int]] = []
         self._known = 0
         self._stopping = False
+        self._begun: set[int] = set()
+        self._heartbeats: dict[int, ActivityHeartbeat] = {}
 
     @property
     def is_running(self) -> bool:
@@ -73,7 +87,10 @@ class Work:
                 if not task.cancelling():
                     task.cancel(WITHDRAWN)
             elif (pending := journal.open.get(command_id)) is not None and not self._has_ended(command_id):
-                self.ended.append(self._withdrawn(pending))
+                if isinstance(pending.command, StartChild):
+                    self.unwanted.append(pending.command)
+                else:
+                    self.ended.append(self._withdrawn(pending))
 
     def start_due(self, now: datetime) -> None:
         """Fire the timers that are due, and start the attempts that are."""
@@ -82,9 +99,33 @@ class Work:
             pending = self._journal.open[command_id]
             if isinstance(pending.command, StartTimer):
                 self.ended.append(TimerFired(at=now, id=command_id, due=pending.command.due))
-            else:
+            elif pending.deadline is not None:
+                if pending.deadline <= now:  # else that was an earlier attempt's
+                    self.ended.append(self._lost(pending))
+            elif pending.retry_at is not None and pending.retry_at <= now:
                 pending.retry_at = None
                 self._start(command_id, pending)
+
+    def begin(self, command_id: int) -> None:
+        """The history is about to say that this at-most-once activity is begun: this is the call that does it."""
+        self._begun.add(command_id)
+
+    def start(self, command_id: int) -> None:
+        """Start what had to stand in the history first."""
+        if (pending := self._journal.open.get(command_id)) is not None and command_id not in self._running:
+            self._start(command_id, pending)
+
+    def expect(self, command_id: int) -> None:
+        """An attempt was handed out as a call of its own: give it up when its time is over."""
+        pending = self._journal.open.get(command_id)
+        if pending is not None and pending.deadline is not None:
+            heapq.heappush(self._wakes, (pending.deadline, command_id))
+
+    def take_heartbeats(self) -> list[ActivityHeartbeat]:
+        """What running attempts have reported since the last look."""
+        taken = [one for one in self._heartbeats.values() if one.id in self._running]
+        self._heartbeats.clear()
+        return taken
 
     def retry_later(self, event: ActivityFailed) -> None:
         """An attempt that failed is to be made again at the event's `retry_at`."""
@@ -131,22 +172,25 @@ class Work:
         if pending.withdrawn:
             return
         match pending.command:
-            case StartTimer(due=due):
-                heapq.heappush(self._wakes, (due, command_id))
+            case StartTimer():
+                heapq.heappush(self._wakes, (cast("datetime", pending.due), command_id))
             case ExecuteActivity() if pending.retry_at is not None:
                 heapq.heappush(self._wakes, (pending.retry_at, command_id))
+            case ExecuteActivity() if pending.deadline is not None:
+                heapq.heappush(self._wakes, (pending.deadline, command_id))
+            case ExecuteActivity(activity=activity) if pending.begun and command_id not in self._begun:
+                self.ended.append(self._interrupted(pending))
             case ExecuteActivity() | RunSideEffect() if self._stopping:
                 pass
-            case ExecuteActivity() as command:
-                attempt = ActivityAttempt(
-                    run_id=self._run_id,
-                    generation=self._generation,
-                    command=command,
-                    number=pending.attempt + 1,
-                    first_started_at=pending.first_started_at,
-                )
+            case ExecuteActivity(activity=activity) if activity.run_on == "queue" or (
+                activity.at_most_once and not pending.begun
+            ):
+                pass  # first it has to stand in the history
+            case ExecuteActivity():
+                attempt = attempt_of(pending, self._journal, run_id=self._run_id, generation=self._generation)
                 self._started_at.pop(command_id, None)
-                self._spawn(command_id, self._run_activity(attempt, lambda: self._note_start(command_id)))
+                starts, beats = self._observers(command_id, attempt.number)
+                self._spawn(command_id, self._run_activity(attempt, starts, beats))
             case RunSideEffect() as command:
                 self._spawn(command_id, self._side_effect(command))
 
@@ -155,8 +199,16 @@ class Work:
         self._running[command_id] = task
         task.add_done_callback(lambda done: self._note_end(command_id, done))
 
-    def _note_start(self, command_id: int) -> None:
-        self._started_at[command_id] = self._clock.now()
+    def _observers(self, command_id: int, attempt: int) -> tuple[Callable[[], None], Callable[[str], None]]:
+        def note_start() -> None:
+            self._started_at[command_id] = self._clock.now()
+
+        def note_heartbeat(details: str) -> None:
+            self._heartbeats[command_id] = ActivityHeartbeat(
+                at=self._clock.now(), id=command_id, attempt=attempt, details=details
+            )
+
+        return note_start, note_heartbeat
 
     def _note_end(self, command_id: int, task: asyncio.Task[Event]) -> None:
         del self._running[command_id]
@@ -177,9 +229,38 @@ class Work:
     def _withdrawn(self, pending: Pending) -> Event:
         command = pending.command
         if isinstance(command, ExecuteActivity):
+            self._heartbeats.pop(command.id, None)
             return ActivityCancelled(at=self._clock.now(), **command.about())
         error = self._codec.failure(RuntimeError("the side effect was withdrawn"))
         return SideEffectRecorded(at=self._clock.now(), id=command.id, error=error)
+
+    def _lost(self, pending: Pending) -> Event:
+        """Nobody has heard of the attempt that was a call of its own."""
+        command, number = cast("ExecuteActivity", pending.command), pending.attempt + 1
+        error = TimeoutError(f"activity {command.activity.name!r}: nothing was heard of attempt {number} in time")
+        again = number <= command.activity.retry_policy.max_retries
+        return self._failed(pending, error, again=again)
+
+    def _interrupted(self, pending: Pending) -> Event:
+        """The process died in the one attempt that there may be."""
+        command = cast("ExecuteActivity", pending.command)
+        what = f"activity {command.activity.name!r} (step {command.id})"
+        error = StepInterruptedError(
+            f"{what} runs at most once, was begun, and was interrupted: whether it took effect is not known"
+        )
+        return self._failed(pending, error, again=False)
+
+    def _failed(self, pending: Pending, error: Exception, *, again: bool) -> Event:
+        now, command = self._clock.now(), cast("ExecuteActivity", pending.command)
+        return ActivityFailed(
+            at=now,
+            attempt=pending.attempt + 1,
+            started_at=now,
+            error=self._codec.failure(error),
+            retry_at=now if again else None,
+            heartbeat=pending.heartbeat,
+            **command.about(),
+        )
 
     async def _side_effect(self, command: RunSideEffect) -> Event:
         try:
@@ -192,3 +273,17 @@ class Work:
         except BaseException as raised:  # it would end the call, and every one that follows
             result, error = None, self._codec.failure(raised)
         return SideEffectRecorded(at=self._clock.now(), id=command.id, result=result, error=error)
+
+
+def attempt_of(pending: Pending, journal: Journal, *, run_id: str, generation: int) -> ActivityAttempt:
+    """The attempt of an activity that is to be made next."""
+    command = cast("ExecuteActivity", pending.command)
+    return ActivityAttempt(
+        run_id=run_id,
+        generation=generation,
+        command=command,
+        number=pending.attempt + 1,
+        first_started_at=pending.first_started_at,
+        heartbeat=pending.heartbeat,
+        undone=journal.times_redone(command.id),
+    )

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from ..clock import Clock
-from ..dispatcher import Advance
+from ..dispatcher import Advance, Task
 
 _log = logging.getLogger("tinyworkflow.dispatch")
 
@@ -25,21 +26,22 @@ _MAX_TIMER_SECONDS = 3600.0
 
 
 class LocalDispatcher:
-    """Calls `handler(run_id)` for every task, soon or at its time. One call per run at a time; a request that comes
+    """Calls `handler(task)` for every task, soon or at its time. Equal tasks that wait are one; a request that comes
     during a call reaches the handler as well, since only it can tell whether that call has seen everything."""
 
     def __init__(
-        self, handler: Callable[[str], Awaitable[object]], *, clock: Clock, max_calls: int = MAX_CONCURRENT_CALLS
+        self, handler: Callable[[Task], Awaitable[object]], *, clock: Clock, max_calls: int = MAX_CONCURRENT_CALLS
     ) -> None:
         self._handler = handler
         self._clock = clock
         self._max_calls = max_calls
         self._calls: set[asyncio.Task[None]] = set()
-        self._queue: deque[str] = deque()
-        self._queued: set[str] = set()
-        self._later: list[tuple[datetime, str]] = []
-        self._later_at: dict[str, datetime] = {}
-        """The earliest of each run's later calls: that call asks for the next one itself."""
+        self._queue: deque[Task] = deque()
+        self._queued: set[Task] = set()
+        self._later: list[tuple[datetime, int, Task]] = []
+        self._later_at: dict[Task, datetime] = {}
+        """The earliest of each task's later calls: that call asks for the next one itself."""
+        self._numbers = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -50,28 +52,28 @@ class LocalDispatcher:
         """How many calls are under way or queued."""
         return len(self._calls) + len(self._queue)
 
-    async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+    async def dispatch(self, task: Task, at: datetime | None = None) -> None:
         """See the port."""
         if self._closed or self._letting_go:
             return
         self._loop = asyncio.get_running_loop()
         if at is not None and at > self._clock.now():
-            known = self._later_at.get(task.run_id)
+            known = self._later_at.get(task)
             if known is None or at < known:
-                self._later_at[task.run_id] = at
-                heapq.heappush(self._later, (at, task.run_id))
+                self._later_at[task] = at
+                heapq.heappush(self._later, (at, next(self._numbers), task))
                 if len(self._later) > 2 * len(self._later_at) + 64:  # most have been replaced by earlier ones
-                    self._later = [(when, run_id) for run_id, when in self._later_at.items()]
+                    self._later = [(when, next(self._numbers), one) for one, when in self._later_at.items()]
                     heapq.heapify(self._later)
                 self._set_timer()
         else:
-            self._enqueue(task.run_id)
+            self._enqueue(task)
 
     def wake(self, run_id: str) -> None:
-        """Like dispatch, for callbacks in the dispatcher's own loop."""
+        """Like dispatch of an Advance, for callbacks in the dispatcher's own loop."""
         if not (self._closed or self._letting_go):
             self._loop = asyncio.get_running_loop()
-            self._enqueue(run_id)
+            self._enqueue(Advance(run_id=run_id))
 
     async def let_go(self) -> None:
         """Forget what was asked for and cancel the calls under way; they end by letting go of their runs."""
@@ -94,19 +96,19 @@ class LocalDispatcher:
         self._closed = True
         await self.let_go()
 
-    def _enqueue(self, run_id: str) -> None:
-        if run_id in self._queued:
+    def _enqueue(self, task: Task) -> None:
+        if task in self._queued:
             return
-        self._queued.add(run_id)
-        self._queue.append(run_id)
+        self._queued.add(task)
+        self._queue.append(task)
         self._pump()
 
     def _pump(self) -> None:
         while self._queue and len(self._calls) < self._max_calls and not self._closed:
-            run_id = self._queue.popleft()
-            self._queued.discard(run_id)
+            task = self._queue.popleft()
+            self._queued.discard(task)
             assert self._loop is not None
-            call = self._loop.create_task(self._call(run_id))
+            call = self._loop.create_task(self._call(task))
             self._calls.add(call)
             call.add_done_callback(self._ended)
 
@@ -114,11 +116,11 @@ class LocalDispatcher:
         self._calls.discard(call)
         self._pump()
 
-    async def _call(self, run_id: str) -> None:
+    async def _call(self, task: Task) -> None:
         try:
-            await self._handler(run_id)
+            await self._handler(task)
         except Exception:  # the run is in the store, and the tick brings it back
-            _log.exception("a call for run %s failed", run_id, extra={"run_id": run_id})
+            _log.exception("a call for run %s failed", task.run_id, extra={"run_id": task.run_id})
 
     def _set_timer(self) -> None:
         if self._timer is not None:
@@ -132,17 +134,17 @@ class LocalDispatcher:
         self._timer = None
         now = self._clock.now()
         while self._later and self._later[0][0] <= now:
-            at, run_id = heapq.heappop(self._later)
-            if self._later_at.get(run_id) == at:  # else an earlier one has taken its place
-                del self._later_at[run_id]
-                self._enqueue(run_id)
+            at, _, task = heapq.heappop(self._later)
+            if self._later_at.get(task) == at:  # else an earlier one has taken its place
+                del self._later_at[task]
+                self._enqueue(task)
         self._set_timer()
 
 
 class NoDispatcher:
     """Dispatches nothing: somebody else (another process on the same store, or the tick) makes the calls."""
 
-    async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+    async def dispatch(self, task: Task, at: datetime | None = None) -> None:
         """See the port."""
 
     async def close(self) -> None:

@@ -6,14 +6,20 @@ the journal compares with the history; two commands with equal signatures are th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from ..registry import ActivityDefinition
+from ..serialization import digest
 
 Signature = tuple[str, ...]
+"""Kind, name, and (where there is one) what stands for the arguments."""
+
+ParentClosePolicy = Literal["cancel", "terminate", "abandon"]
+"""What becomes of a child that is still open when its parent ends."""
 
 LISTED_INPUT_CHARACTERS = 4096
 """Arguments up to this size are kept in the history for people to read; longer ones only as their digest."""
@@ -90,6 +96,43 @@ class RunSideEffect:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StartChild:
+    """Start another run and wait for its end."""
+
+    id: int
+    name: str
+    input: str
+    digest: str
+    run_id: str
+    on_parent_close: ParentClosePolicy
+    waits_for_start: bool
+    """Whether the workflow goes on as soon as the child exists."""
+
+    @property
+    def signature(self) -> Signature:
+        return ("child", self.name, self.digest)
+
+    def about(self) -> dict[str, Any]:
+        """The fields that every event of this child has."""
+        return {"id": self.id, "name": self.name, "digest": self.digest, "run_id": self.run_id}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SendMessage:
+    """Send a signal, or (without a name) a cancellation, to another run."""
+
+    id: int
+    target: str
+    name: str | None
+    payload: str
+    digest: str
+
+    @property
+    def signature(self) -> Signature:
+        return ("message", self.name or "", f"{self.target}/{self.digest}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ActivityAttempt:
     """One try of an activity that is to be made now. `number` counts from 1."""
 
@@ -99,14 +142,40 @@ class ActivityAttempt:
     number: int
     first_started_at: datetime | None = None
     """When the first attempt began; None when this is the first."""
+    heartbeat: str | None = None
+    """The last details that an earlier attempt reported, as JSON text."""
+    undone: int = 0
+    """How often the step had succeeded and was compensated since."""
 
     @property
     def idempotency_key(self) -> str:
-        """The same for every attempt of this step, different for any two steps."""
-        return f"{self.run_id}/{self.generation}/{self.command.id}"
+        """The same for every attempt of this step, different for any two steps; a step that was undone and is done
+        anew is another."""
+        again = f"/again-{self.undone}" if self.undone else ""
+        return f"{self.run_id}/{self.generation}/{self.command.id}{again}"
 
 
-Command = ExecuteActivity | StartTimer | RequestApproval | RunSideEffect
+Command = ExecuteActivity | StartTimer | RequestApproval | RunSideEffect | StartChild | SendMessage
+
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,199}")
+"""What a run_id may be."""
+
+
+def child_run_id(parent: str, generation: int, command_id: int, again: int, wanted: str | None) -> str:
+    """The id of a child run: the wanted one, or a function of its place in its parent. `again` counts how often a retry
+    has made the child of that place void. Raises ValueError for one that does not fit."""
+    if wanted is not None:
+        if not RUN_ID.fullmatch(wanted):
+            raise ValueError(f"run_id: {wanted!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -")
+        return wanted
+    made = f"{parent}.{generation}.{command_id}" + (f".again-{again}" if again else "")
+    if len(made) <= _LONGEST_RUN_ID:
+        return made
+    return f"child_{digest(made)}{digest(made[::-1])}"  # as deep as it is nested, it would grow past what a store takes
+
+
+_LONGEST_RUN_ID = 200
 
 
 def describe(signature: Signature) -> str:
@@ -118,4 +187,9 @@ def describe(signature: Signature) -> str:
         return f"a timer due {rest[0]}"
     if kind == "approval":
         return f"approval {rest[0]!r}"
+    if kind == "child":
+        return f"child workflow {rest[0]!r} with input {rest[1]}"
+    if kind == "message":
+        what = f"signal {rest[0]!r}" if rest[0] else "a cancellation"
+        return f"{what} to run {rest[1].partition('/')[0]!r}"
     return f"a {kind}"

@@ -1,42 +1,44 @@
 """WorkflowContext: what workflow code may call.
 
 Everything here is a function of the run's history, so it gives the same answer in every replay. Whatever touches the
-world is a command for the journal; waiting is waiting for the event that ends it.
+world is a command for the journal; waiting is waiting for the event that ends it. How that is done stands in
+`asking`, `handlers`, `batch`, `children` and `versioning`; this is the face.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import functools
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar, cast, overload
+from datetime import datetime
+from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 from uuid import UUID
 
+from .. import outbound
 from ..clock import Duration, moment, seconds, timestamp
-from ..errors import SerializationError
-from ..registry import ActivityDefinition
-from ..serialization import Codec, digest
-from .commands import Command, ExecuteActivity, RequestApproval, RunSideEffect
-from .history import (
-    ActivityCancelled,
-    ActivityCompleted,
-    ActivityFailed,
-    ApprovalDecided,
-    Event,
-    SideEffectRecorded,
-    SignalReceived,
-)
+from ..errors import ContinueAsNew
+from ..exchange import HttpResponse
+from ..outbound import CallOptions
+from ..registry import WorkflowDefinition
+from ..serialization import Codec
+from .asking import ActivityCall, Asking, Compensation, activity_definition
+from .batch import BatchResult, Completion, run_batch
+from .children import ChildHandle
+from .commands import ParentClosePolicy
+from .handlers import Handlers
 from .journal import Journal
-from .mailbox import Mailbox
-from .step import ReplayLogger, Step, cancel_all
+from .step import ReplayLogger, Step
+from .versioning import Patches
 
 P = ParamSpec("P")
 R = TypeVar("R")
-AsyncActivity = Callable[P, Coroutine[Any, Any, R]]
+T = TypeVar("T")
+
+CONTINUE_AS_NEW_EVENTS = 2_000
+"""`should_continue_as_new` from so many events on: each wake-up reads and replays them all."""
 
 _log = logging.getLogger("tinyworkflow.workflow")
 
@@ -80,6 +82,7 @@ class WorkflowContext:
         codec: Codec,
         clock: Callable[[], float],
         next_number: Callable[[], int],
+        seed: str | None = None,
     ) -> None:
         self.run_id = facts.run_id
         self.workflow_id = facts.workflow_id
@@ -88,18 +91,21 @@ class WorkflowContext:
         self.generation = facts.generation
         self.parent_run_id = facts.parent_run_id
         self.retry_count = facts.retry_count
+        """How often this run was retried. It is the same for the whole of a retry, also before the point of failure."""
         self.input_data = input_data
+        self.history_length = 0
+        """How many events this generation's history holds."""
         self.logger = ReplayLogger(_log, {"run_id": facts.run_id, "workflow": facts.name})
         self._journal = journal
         self._codec = codec
         self._clock = clock
         self._next_number = next_number
-        self._mailbox = Mailbox()
-        self._predicates: list[tuple[Callable[[], Any], asyncio.Future[None]]] = []
-        self._handler_tasks: list[asyncio.Task[Any]] = []
-        self._failure: BaseException | None = None
-        self._unreadable: SerializationError | None = None
-        seed = f"{facts.run_id}/{facts.generation}"
+        self._asking = Asking(journal, codec, run_id=facts.run_id, generation=facts.generation)
+        self._handlers = Handlers(journal, codec)
+        self._patches = Patches(journal)
+        self._custom_status: str | None = None
+        self._http_calls = 0
+        seed = seed or f"{facts.run_id}/{facts.generation}"
         self._random = random.Random(seed)
         self._uuids = random.Random(f"{seed}/uuid")
 
@@ -137,7 +143,7 @@ class WorkflowContext:
         Raises what the activity raised once its retries are used up; asyncio.CancelledError when the step is cancelled,
         after what was running has ended.
         """
-        return self._step(self._activity(fn, args, kwargs))
+        return self._step(self._asking.activity(fn, args, kwargs))
 
     def execute_parallel(self, *calls: tuple[Any, ...]) -> Step[list[Any]]:
         """Several activities at once: `(fn, args, kwargs)` each (args and kwargs may be left out). Results in
@@ -145,99 +151,141 @@ class WorkflowContext:
 
         The first failure is raised after the others have been cancelled and have ended.
         """
-        return self._step(self._parallel([_call(one) for one in calls]))
+        return self._step(self._asking.parallel([_call(one) for one in calls]))
 
-    async def _activity(
+    @overload
+    def map(
         self,
-        fn: Any,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        command_id: int | None = None,
-        group: int | None = None,
-    ) -> Any:
-        definition = _definition(fn)
-        try:
-            text = self._codec.encode([list(args), kwargs] if kwargs else [list(args)])
-        except SerializationError as error:
-            raise SerializationError(f"arguments of activity {definition.name!r}: {error}") from None
-        command = ExecuteActivity(
-            id=command_id or self._journal.next_id(),
-            activity=definition,
-            args=args,
-            kwargs=kwargs,
-            input=text,
-            digest=digest(text),
-            group=group,
-        )
-        match await self._ended(command):
-            case ActivityCompleted(result=result):
-                return await self._read(result)
-            case ActivityFailed(error=failure):
-                raise self._codec.exception(failure)
-            case ActivityCancelled():
-                raise asyncio.CancelledError
-            case event:
-                raise AssertionError(f"{event} does not end an activity")
+        fn: Callable[[T], Coroutine[Any, Any, R]],
+        items: Iterable[T],
+        *,
+        max_concurrency: int | None = None,
+        min_successful: int | None = None,
+        tolerated_failures: int | None = 0,
+    ) -> Step[BatchResult[R]]: ...
+    @overload
+    def map(
+        self,
+        fn: Callable[[T], R],
+        items: Iterable[T],
+        *,
+        max_concurrency: int | None = None,
+        min_successful: int | None = None,
+        tolerated_failures: int | None = 0,
+    ) -> Step[BatchResult[R]]: ...
+    def map(
+        self,
+        fn: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        max_concurrency: int | None = None,
+        min_successful: int | None = None,
+        tolerated_failures: int | None = 0,
+    ) -> Step[BatchResult[Any]]:
+        """`fn(item)` for every item: one step each, at most `max_concurrency` at a time.
 
-    async def _parallel(self, calls: list[tuple[Any, tuple[Any, ...], dict[str, Any]]]) -> list[Any]:
-        if not calls:
-            return []
-        loop = asyncio.get_running_loop()
-        ids = [self._journal.next_id() for _ in calls]  # now: other tasks may ask for something before these begin
-        tasks = [loop.create_task(self._activity(*call, one, ids[0])) for one, call in zip(ids, calls, strict=True)]
-        try:
-            _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            failed = [one for one in tasks if one.done() and (one.cancelled() or one.exception())]
-        except asyncio.CancelledError:
-            await cancel_all(tasks)
-            raise
-        if not failed:
-            return [one.result() for one in tasks]
-        await cancel_all(pending)
-        return [failed[0].result()]  # raises
+        - Ends when all have ended; when `min_successful` have succeeded; or when more than `tolerated_failures` have
+          failed (None: any number may). What is left then is cancelled, and has ended.
+        - Failures are in the result, not raised: `raise_if_failed()` does that.
+        - Raises ValueError for numbers that make no sense.
+        """
+        completion = Completion(
+            max_concurrency=max_concurrency, min_successful=min_successful, tolerated_failures=tolerated_failures
+        )
+        given = list(items)
+        definition = activity_definition(fn)
+        group: list[int] = []
+
+        def begin(index: int) -> Coroutine[Any, Any, Any]:
+            command_id = self._journal.next_id()
+            group.append(command_id)
+            return self._asking.activity(definition, (given[index],), {}, command_id, group[0])
+
+        return self._step(run_batch(begin, len(given), completion))
+
+    def add_compensation(self, fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have the activity `fn` undo the step before: when the run fails, is cancelled or times out, all compensations
+        run in reverse order. `@activity(compensate=undo)` does the same for each call of an activity."""
+        self._asking.compensations.append(
+            Compensation(activity=activity_definition(fn), args=args, kwargs=kwargs, undoes=self._journal.position)
+        )
 
     def side_effect(self, fn: Callable[[], Any]) -> Step[Any]:
         """Call `fn` (sync or async, quick) once, and give what it gave, or raise what it raised, in every replay."""
-        return self._step(self._side_effect(fn))
+        return self._step(self._asking.side_effect(fn))
 
-    async def _side_effect(self, fn: Callable[[], Any]) -> Any:
-        event = await self._ended(RunSideEffect(id=self._journal.next_id(), fn=fn))
-        if isinstance(event, SideEffectRecorded) and event.result is not None:
-            return await self._read(event.result)
-        raise self._codec.exception(cast("Any", event).error)
+    def call_http(
+        self, method: str, url: str, *, timeout: Duration | None = None, **options: Unpack[CallOptions]
+    ) -> Step[HttpResponse]:
+        """An HTTP request as a durable step; see `outbound.call` for what it retries, and for its options.
 
-    async def _read(self, text: str) -> Any:
-        try:
-            return self._codec.decode(text)
-        except SerializationError as error:
-            # Its class is gone from this deployment. To raise it here would fail the run for what fitting code can
-            # read: the workflow is left standing instead, and the run is parked.
-            self._unreadable = self._unreadable or error
-            return await asyncio.get_running_loop().create_future()
+        A 202 with a Location is polled, by durable timers, until it is something else. Raises TimeoutError when that
+        takes longer than `timeout`, HttpStatusError for a 5xx or 429 that outlasts its retries, ConnectionError.
+        """
+        self._http_calls += 1  # now: by the time that the step begins others may have been asked for
+        options.setdefault("idempotency_key", f"{self.run_id}/{self.generation}/http-{self._http_calls}")
+        call = functools.partial(outbound.call, self.execute_activity, self.sleep, method, url, **options)
+        return self._step(self._within(timeout, call))
 
-    async def _ended(self, command: Command) -> Event:
-        """The event that ends the command. A cancellation is passed on to it and raised again once it has ended."""
-        ended: list[Event] = []
-        loop = asyncio.get_running_loop()
-        wake: asyncio.Future[None] = loop.create_future()
+    # --- other runs ---------------------------------------------------------------------------
 
-        def settle(event: Event) -> None:
-            ended.append(event)
-            if not wake.done():
-                wake.set_result(None)
+    def execute_child(
+        self,
+        workflow: str | WorkflowDefinition[Any],
+        input_data: Any = None,
+        *,
+        run_id: str | None = None,
+        on_parent_close: ParentClosePolicy = "cancel",
+    ) -> Step[Any]:
+        """Start another run and wait for its result; raises what its workflow raised.
 
-        self._journal.issue(command, settle)
-        cancelled: asyncio.CancelledError | None = None
-        while not ended:
-            try:
-                await wake
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self._journal.withdraw(command.id)
-                wake = loop.create_future()
-        if cancelled is not None:
-            raise cancelled
-        return ended[0]
+        - The child is a run of its own, with its own history and retries. Its id is a function of its place here unless
+          `run_id` says otherwise (RunExistsError when that is taken).
+        - Cancelling the wait cancels the child and waits for its end, unless on_parent_close is "abandon".
+        - A child that was cancelled or terminated by others raises ChildFailedError.
+        """
+        return self._step(self._child(workflow, input_data, run_id, on_parent_close))
+
+    def start_child(
+        self,
+        workflow: str | WorkflowDefinition[Any],
+        input_data: Any = None,
+        *,
+        run_id: str | None = None,
+        on_parent_close: ParentClosePolicy = "cancel",
+    ) -> Step[ChildHandle]:
+        """Start another run and go on beside it: a handle with `.run_id`, `.result()`, `.signal()`, `.cancel()`.
+
+        - Returns once the child exists. Raises RunExistsError, InvalidInputError, UnknownWorkflowError.
+        - on_parent_close: what becomes of it when this run ends first: "cancel" asks it to end, "terminate" ends it by
+          force, "abandon" leaves it alone.
+        """
+        return self._step(self._start_child(workflow, input_data, run_id, on_parent_close))
+
+    def signal_run(self, run_id: str, name: str, payload: Any = None) -> Step[None]:
+        """Send a signal to another run, exactly once. Raises RunNotFoundError and RunClosedError."""
+        return self._step(self._asking.send(run_id, name, payload))
+
+    async def _child(self, workflow: Any, input_data: Any, run_id: str | None, policy: str) -> Any:
+        command = self._asking.child_command(workflow, input_data, run_id, policy, waits_for_start=False)
+        return await self._asking.child(command)
+
+    async def _start_child(self, workflow: Any, input_data: Any, run_id: str | None, policy: str) -> ChildHandle:
+        command = self._asking.child_command(workflow, input_data, run_id, policy, waits_for_start=True)
+        return await ChildHandle(self._asking, command, self._step).started()
+
+    def continue_as_new(self, input_data: Any = None) -> NoReturn:
+        """End this generation here and go on as the next: the same run_id, this input, an empty history.
+
+        Signals that nobody has taken are kept; children are settled by their `on_parent_close`. Raises ContinueAsNew,
+        a BaseException: call it in the workflow function itself, not in a task that it has started.
+        """
+        raise ContinueAsNew(input_data)
+
+    @property
+    def should_continue_as_new(self) -> bool:
+        """Whether the history has become so long that it is time to."""
+        return self.history_length >= CONTINUE_AS_NEW_EVENTS
 
     # --- timers -------------------------------------------------------------------------------
 
@@ -260,36 +308,52 @@ class WorkflowContext:
         finally:
             handle.cancel()
 
-    # --- signals ------------------------------------------------------------------------------
+    # --- signals, queries, updates -------------------------------------------------------------
 
     def wait_for_signal(self, name: str, timeout: Duration | None = None) -> Step[Any]:
         """The payload of the next signal of that name, first in first out; one that came early is kept.
 
         Raises TimeoutError when none has come within `timeout`.
         """
-        return self._step(self._within(timeout, self._mailbox.wait, name))
+        return self._step(self._within(timeout, self._handlers.mailbox.wait, name))
 
     def on_signal(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Call `handler(payload)` for every signal of that name, also for those that came before. An async handler runs
         as a task of its own; an exception in a handler fails the run."""
-        for call in self._mailbox.handle(name, handler):
-            self._run_handler(call)
+        self._handlers.on_signal(name, handler)
 
     def wait_until(self, predicate: Callable[[], Any], timeout: Duration | None = None) -> Step[None]:
         """Wait until `predicate()` is true; it is asked again after every event. TimeoutError after `timeout`."""
-        return self._step(self._within(timeout, self._until, predicate))
+        return self._step(self._within(timeout, self._handlers.until, predicate))
 
-    async def _until(self, predicate: Callable[[], Any]) -> None:
-        if predicate():
-            return
-        wake = asyncio.get_running_loop().create_future()
-        entry = (predicate, wake)
-        self._predicates.append(entry)
-        try:
-            await wake
-        finally:
-            if entry in self._predicates:
-                self._predicates.remove(entry)
+    def on_query(self, name: str, fn: Callable[..., Any]) -> None:
+        """Answer queries of that name with what `fn(*args)` returns: a plain function that only looks."""
+        self._handlers.on_query(name, fn)
+
+    def on_update(self, name: str, fn: Callable[[Any], Any], validator: Callable[[Any], Any] | None = None) -> None:
+        """Carry out updates of that name with `fn(payload)`; whoever sent one gets its result, or what it raised.
+
+        - `validator(payload)`, a plain function that only looks, raises for an update that must not be: that one leaves
+          no trace.
+        - An async `fn` runs as a task of its own and may run activities.
+        """
+        self._handlers.on_update(name, fn, validator)
+
+    def set_status(self, value: Any) -> None:
+        """What the run's `custom_status` shows from the next write of its record on: any storable value."""
+        self._custom_status = None if value is None else self._codec.encode(value)
+
+    # --- versions -----------------------------------------------------------------------------
+
+    def patched(self, patch: str) -> bool:
+        """Whether this run takes the new branch of a change to the code: True for runs that come here for the first
+        time, False for those that were past this place before the change was deployed. Ask before both branches."""
+        return self._patches.patched(patch)
+
+    def deprecate_patch(self, patch: str) -> None:
+        """Stands where `patched(patch)` stood once the old branch is removed: a run that took the old branch is parked
+        here. Remove it when no such run is open any more."""
+        self._patches.deprecate(patch)
 
     # --- approvals ----------------------------------------------------------------------------
 
@@ -309,69 +373,23 @@ class WorkflowContext:
         - form: a pydantic model class; its JSON schema describes the `data` of a decision.
         - Raises TimeoutError when nobody has decided within `timeout`; a later decision is then refused.
         """
-        return self._step(self._approval(key, timeout, title, details, tuple(approvers or ()), form))
+        return self._step(self._approval(key, timeout, title, details, approvers, form))
 
     async def _approval(
-        self, key: str, timeout: Duration | None, title: str | None, details: Any, approvers: tuple[str, ...], form: Any
+        self, key: str, timeout: Duration | None, title: str | None, details: Any, approvers: Any, form: Any
     ) -> Approval:
-        open_keys = (p.command.key for p in self._journal.open.values() if isinstance(p.command, RequestApproval))
-        if key in open_keys:
-            raise ValueError(f"an approval {key!r} is already open in this run; give each its own key")
-        command = RequestApproval(
-            id=self._journal.next_id(),
-            key=key,
-            title=title,
-            details=None if details is None else self._codec.encode(details),
-            approvers=approvers,
-            form=None if form is None else self._codec.encode(form.model_json_schema()),
-            expires_at=None if timeout is None else self.now() + timedelta(seconds=seconds(timeout)),
+        command = self._asking.approval_command(key, timeout, title, details, approvers, form)
+        event = await self._within(timeout, self._asking.decided, command)
+        data = await self._asking.read(event.data)
+        return Approval(
+            approved=event.approved,
+            by=event.by,
+            comment=await self._asking.words(event.comment),
+            data=data,
+            at=event.at,
         )
-        event = await self._within(timeout, self._decided, command)
-        data = await self._read(event.data)
-        return Approval(approved=event.approved, by=event.by, comment=event.comment, data=data, at=event.at)
 
-    async def _decided(self, command: RequestApproval) -> ApprovalDecided:
-        wake = asyncio.get_running_loop().create_future()
-
-        def settle(event: Event) -> None:
-            if not wake.done():
-                wake.set_result(event)
-
-        self._journal.issue(command, settle)
-        try:
-            return cast("ApprovalDecided", await wake)
-        finally:
-            self._journal.withdraw(command.id)
-
-    # --- for the execution --------------------------------------------------------------------
-
-    def _receive(self, event: SignalReceived) -> None:
-        if call := self._mailbox.receive(event.name, self._codec.decode(event.payload)):
-            self._run_handler(call)
-
-    def _run_handler(self, call: Callable[[], Any]) -> None:
-        loop = asyncio.get_running_loop()
-
-        async def run() -> None:
-            try:
-                result = call()
-                if inspect.isawaitable(result):
-                    await result
-            except Exception as error:
-                self._failure = self._failure or error
-
-        task = loop.create_task(run())
-        self._handler_tasks.append(task)
-        task.add_done_callback(self._handler_tasks.remove)
-
-    def _ask_predicates(self) -> None:
-        """Wake those whose condition has become true, longest waiting first. Runs when everything else is at rest."""
-        for predicate, wake in list(self._predicates):
-            try:
-                if not wake.done() and predicate():
-                    wake.set_result(None)
-            except Exception as error:
-                wake.set_exception(error)
+    # --- parts --------------------------------------------------------------------------------
 
     def _step(self, coro: Coroutine[Any, Any, R]) -> Step[R]:
         return Step(coro, self._next_number(), self._journal)
@@ -388,14 +406,7 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _definition(fn: Any) -> ActivityDefinition[Any, Any]:
-    if isinstance(fn, ActivityDefinition):
-        return fn
-    name = getattr(fn, "__name__", repr(fn))
-    raise TypeError(f"{name} is not an activity: put @activity on it")
-
-
-def _call(call: Any) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+def _call(call: Any) -> ActivityCall:
     match call:
         case (fn, args, kwargs):
             return fn, tuple(args), dict(kwargs)

@@ -39,6 +39,14 @@ class RunStarted(Event):
     python: str
     fingerprint: str | None = None
     parent_run_id: str | None = None
+    parent_message: str | None = None
+    """The id of the message that tells the parent how this run has ended."""
+    deadline: datetime | None = None
+    """When the run's time is up."""
+    seed: str | None = None
+    """What random numbers grow from, where it is not this run's own id and generation."""
+    seen: tuple[str, ...] = ()
+    """Ids of the latest messages of earlier generations: one that is delivered again counts once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,18 +70,85 @@ class CancelRequested(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunTimedOut(Event):
+    """The run's time was up; workflow code meets it like a cancellation, and the run fails with TimeoutError."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSuspended(Event):
+    """An operator put the run aside; what happens meanwhile waits in the inbox until `RunResumed`."""
+
+    message_id: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResumed(Event):
+    """A suspended run goes on."""
+
+    message_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunCompleted(Event):
     output: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunFailed(Event):
+    """The run failed. What a retry of it has to know: `failed`, the ids of the activities and children whose errors
+    are in the cause chain of `error`; `undone`, those that were compensated; `position`, how many commands had been
+    asked for when the failure began (None: by the time it ended)."""
+
     error: Failure
+    failed: tuple[int, ...] = ()
+    undone: tuple[int, ...] = ()
+    position: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunCancelled(Event):
     reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunTerminated(Event):
+    """An operator ended the run by force; its code was not asked."""
+
+    message_id: str
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRetried(Event):
+    """The run goes on from where it failed: earlier events of commands in `forgotten`, and of commands after
+    `position`, count no more. Written instead of `RunFailed` when the workflow's own policy retries it at `due`, after
+    it (the run is opened again) when somebody asks for it."""
+
+    failed_at: datetime
+    due: datetime
+    automatic: bool
+    error: Failure | None = None
+    forgotten: tuple[int, ...] = ()
+    undone: tuple[int, ...] = ()
+    """Those of `forgotten` that had succeeded and were compensated: they are done anew, under a new idempotency key."""
+    position: int | None = None
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunForked(Event):
+    """The events before this one were copied from another run; arguments recorded there may differ from this run's."""
+
+    from_run_id: str
+    at_event: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchMarked(Event):
+    """`ctx.patched(patch)` said yes: this run takes the new branch."""
+
+    patch: str
 
 
 # --- activities --------------------------------------------------------------------------------------
@@ -93,7 +168,25 @@ class ActivityEvent(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActivityScheduled(ActivityEvent):
-    """The workflow asked for the activity, and the run was let go before an attempt of it ended."""
+    """The workflow asked for the activity, and the run was let go before an attempt of it ended; or the attempt was
+    handed out as a call of its own, which is given up at `deadline`."""
+
+    attempt: int = 1
+    deadline: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivityStarted(ActivityEvent):
+    """The one attempt of an at-most-once activity is about to begin: from here on it is never begun again."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActivityHeartbeat(Event):
+    """The latest details that a running attempt has reported, as JSON text."""
+
+    id: int
+    attempt: int
+    details: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +204,8 @@ class ActivityFailed(ActivityEvent):
     started_at: datetime
     error: Failure
     retry_at: datetime | None = None
+    heartbeat: str | None = None
+    """The last details that the attempt reported, as JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +274,72 @@ class SideEffectRecorded(Event):
     error: Failure | None = None
 
 
-CLOSING = (RunCompleted, RunFailed, RunCancelled)
+# --- children, messages, updates -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildEvent(Event):
+    """Common to all events of one child run. `digest` is the fingerprint of its input."""
+
+    id: int
+    name: str
+    digest: str
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildStarted(ChildEvent):
+    """The child run exists: it was created in the same write."""
+
+    on_parent_close: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChildEnded(ChildEvent):
+    """The child has ended with `status`, or (without `message_id`) could not be started."""
+
+    status: str
+    message_id: str | None = None
+    result: str | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MessageSent(Event):
+    """A signal (`name`) or, without a name, a cancellation went to another run, in the same write; or could not."""
+
+    id: int
+    target: str
+    name: str | None
+    digest: str
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateAccepted(Event):
+    message_id: str
+    name: str
+    payload: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateCompleted(Event):
+    """What the handler of an accepted update gave: a result, or the exception that it raised."""
+
+    message_id: str
+    result: str | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateRejected(Event):
+    """An update that was valid when it was sent no longer was when its turn came: for whoever waits for its answer."""
+
+    message_id: str
+    error: Failure
+
+
+CLOSING = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 """The events that end a run."""
 
 # --- as data -----------------------------------------------------------------------------------------
@@ -213,10 +373,11 @@ def _shape(cls: type[Event]) -> _Shape:
 _SHAPES: dict[str, _Shape] = {
     cls.__name__: _shape(cls)
     for cls in (
-        RunStarted, LeaseTaken, CancelRequested, RunCompleted, RunFailed, RunCancelled,
-        ActivityScheduled, ActivityCompleted, ActivityFailed, ActivityCancelled,
+        RunStarted, LeaseTaken, CancelRequested, RunTimedOut, RunSuspended, RunResumed, RunCompleted, RunFailed,
+        RunCancelled, RunTerminated, RunRetried, RunForked, PatchMarked,
+        ActivityScheduled, ActivityStarted, ActivityHeartbeat, ActivityCompleted, ActivityFailed, ActivityCancelled,
         TimerStarted, TimerFired, SignalReceived, ApprovalRequested, ApprovalDecided, ApprovalWithdrawn,
-        SideEffectRecorded,
+        SideEffectRecorded, ChildStarted, ChildEnded, MessageSent, UpdateAccepted, UpdateCompleted, UpdateRejected,
     )
 }  # fmt: skip
 

@@ -10,27 +10,46 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import PurePath
 from types import FrameType
 from typing import Any
 
-from ..errors import NonDeterminismError, Suspended
-from .commands import Command, ExecuteActivity, RequestApproval, RunSideEffect, Signature, describe
+from ..errors import NonDeterminismError, QueryError, Suspended
+from .commands import (
+    Command,
+    ExecuteActivity,
+    RequestApproval,
+    RunSideEffect,
+    SendMessage,
+    Signature,
+    StartChild,
+    StartTimer,
+    describe,
+)
 from .history import (
     ActivityEvent,
     ActivityFailed,
+    ActivityHeartbeat,
     ActivityScheduled,
+    ActivityStarted,
     ApprovalDecided,
     ApprovalRequested,
     ApprovalWithdrawn,
+    ChildEvent,
+    ChildStarted,
     Event,
+    MessageSent,
+    PatchMarked,
+    RunForked,
+    RunRetried,
     SideEffectRecorded,
     TimerFired,
     TimerStarted,
 )
+from .rewind import times_redone, times_void
 
 
 @dataclass(slots=True, eq=False)
@@ -46,15 +65,31 @@ class Pending:
     attempt: int = 0
     retry_at: datetime | None = None
     first_started_at: datetime | None = None
+    heartbeat: str | None = None
+    """The last details that an attempt has reported, as JSON text."""
+    begun: bool = False
+    """An at-most-once activity whose one attempt was begun."""
+    deadline: datetime | None = None
+    """When the attempt that was handed out as a call of its own is given up."""
+    delay: timedelta = timedelta()
+    """How long the run lay failed while this timer or approval was open: it is due so much later."""
+    on_start: Callable[[], None] | None = None
+    """Called when a child run has been started."""
+
+    @property
+    def due(self) -> datetime | None:
+        """When a timer is to fire; None for other commands."""
+        return self.command.due + self.delay if isinstance(self.command, StartTimer) else None
 
 
 class Journal:
-    """The commands of one execution. `history` is all that is stored of this generation."""
+    """The commands of one execution. `history` is all that is stored of this generation, without what is void."""
 
-    def __init__(self, history: Iterable[Event] = ()) -> None:
+    def __init__(self, history: Sequence[Event] = ()) -> None:
         self.open: dict[int, Pending] = {}
         self.withdrawn: list[int] = []
-        """Ids of activities and side effects that the workflow wants ended, for whoever runs them to take out."""
+        """Ids of activities, side effects and children that the workflow wants ended, for whoever runs them to take
+        out."""
         self.withdrawn_approvals: list[RequestApproval] = []
         self.mismatch: NonDeterminismError | None = None
         self.closed = False
@@ -62,18 +97,46 @@ class Journal:
         self._last_id = 0
         self._ended: set[int] = set()
         self._signatures: dict[int, Signature] = {}
+        self._copied: set[int] = set()
+        """Commands that were recorded before the run was forked off: their arguments may be the other run's."""
+        self.patches: set[str] = set()
+        """Patches that this run takes, recorded or to be."""
+        self.unrecorded_patches: list[str] = []
+        self.read_only = False
+        """Whether a query is being answered: nothing may be asked for."""
+        self._retries = [event for event in history if isinstance(event, RunRetried)]
         for event in history:
             if (signature := recorded_signature(event)) is not None:
                 self._signatures.setdefault(event.id, signature)  # type: ignore[attr-defined]  # only events with ids have one
+            elif isinstance(event, RunForked):
+                self._copied.update(self._signatures)
+            elif isinstance(event, PatchMarked):
+                self.patches.add(event.patch)
+        self._last_recorded = max(self._signatures, default=0)
 
     @property
     def position(self) -> int:
         """How many commands have been asked for."""
         return self._last_id
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the history records commands that have not been asked for yet."""
+        return self._last_recorded > self._last_id
+
+    def times_void(self, command_id: int) -> int:
+        """How often what was recorded of this command was made void by a retry."""
+        return times_void(self._retries, command_id)
+
+    def times_redone(self, command_id: int) -> int:
+        """How often this command became another step than before."""
+        return times_redone(self._retries, command_id)
+
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
         self.refuse_when_closed()
+        if self.read_only:
+            raise QueryError("a query or a validator may only look: it cannot ask the workflow to do anything")
         if not self.closed:
             self._last_id += 1
         return self._last_id
@@ -90,19 +153,20 @@ class Journal:
         Never, when the history records something else at this position (see `mismatch`).
         """
         recorded = self._signatures.get(command.id)
-        if recorded is not None and recorded != command.signature:
-            self._differ(command.id, describe(recorded), describe(command.signature), _user_line())
+        if recorded is not None and not self._fits(command, recorded):
+            self._differ(command.id, describe(recorded), describe(command.signature), user_line())
         pending = Pending(command, settle, recorded=recorded is not None)
         if self.mismatch is None and not self.closed:
             self.open[command.id] = pending
         return pending
 
     def withdraw(self, command_id: int) -> None:
-        """The workflow no longer wants this command. An activity stays open until an event says that it has ended."""
+        """The workflow no longer wants this command. An activity or a child that runs stays open until an event says
+        that it has ended."""
         pending = self.open.get(command_id)
         if pending is None or self.closed:
             return
-        if isinstance(pending.command, ExecuteActivity | RunSideEffect):
+        if _ends_by_itself(pending):
             if not pending.withdrawn:
                 self.withdrawn.append(command_id)
             pending.withdrawn = True
@@ -110,6 +174,8 @@ class Journal:
         self._end(command_id)
         if isinstance(pending.command, RequestApproval) and pending.recorded:
             self.withdrawn_approvals.append(pending.command)
+        elif isinstance(pending.command, StartChild | SendMessage):
+            pending.settle(None)
 
     def apply(self, event: Event) -> None:
         """Take note of an event that belongs to a command: note the attempt, or settle the command."""
@@ -118,11 +184,20 @@ class Journal:
         if pending is None:
             self._apply_late(command_id, event)
             return
-        if isinstance(event, TimerStarted | ApprovalRequested | ActivityScheduled):
+        if isinstance(event, _OPENING):
             pending.recorded = True
+            if isinstance(event, ActivityScheduled):
+                pending.deadline = event.deadline
+            elif isinstance(event, ActivityStarted):
+                pending.begun = True
+            elif isinstance(event, ActivityHeartbeat):
+                pending.heartbeat = event.details
+            elif isinstance(event, ChildStarted) and pending.on_start is not None:
+                pending.on_start()
         elif isinstance(event, ActivityFailed) and event.retry_at is not None:
             pending.recorded = True
-            pending.attempt, pending.retry_at = event.attempt, event.retry_at
+            pending.attempt, pending.retry_at, pending.deadline = event.attempt, event.retry_at, None
+            pending.heartbeat = event.heartbeat
             pending.first_started_at = pending.first_started_at or event.started_at
         elif not isinstance(event, ApprovalWithdrawn):
             self._end(command_id)
@@ -146,6 +221,15 @@ class Journal:
             first = min(left)
             self._differ(first, describe(self._signatures[first]), "nothing more: it has ended", "")
 
+    def deny_patch(self, patch: str, where: str) -> None:
+        """The code has dropped the branch that this run took: sets `mismatch`."""
+        self._differ(self._last_id + 1, f"nothing of patch {patch!r}", "only the branch that came with it", where)
+
+    def _fits(self, command: Command, recorded: Signature) -> bool:
+        if command.id in self._copied:
+            return command.signature[:2] == recorded[:2]
+        return command.signature == recorded
+
     def _end(self, command_id: int) -> None:
         del self.open[command_id]
         self._ended.add(command_id)
@@ -153,6 +237,14 @@ class Journal:
     def _differ(self, step: int, recorded: str, asked: str, where: str) -> None:
         if self.mismatch is None:
             self.mismatch = NonDeterminismError(step=step, recorded=recorded, asked=asked, where=where)
+
+
+def _ends_by_itself(pending: Pending) -> bool:
+    """Whether a withdrawn command stays open until an event says that it has ended."""
+    command = pending.command
+    if isinstance(command, StartChild):
+        return pending.recorded and command.on_parent_close != "abandon"  # else nobody is to be told
+    return isinstance(command, ExecuteActivity | RunSideEffect)
 
 
 def recorded_signature(event: Event) -> Signature | None:
@@ -166,9 +258,16 @@ def recorded_signature(event: Event) -> Signature | None:
             return ("approval", event.key)
         case SideEffectRecorded():
             return ("side effect",)
+        case ChildEvent():
+            return ("child", event.name, event.digest)
+        case MessageSent():
+            return ("message", event.name or "", f"{event.target}/{event.digest}")
         case _:
             return None
 
+
+_OPENING = (TimerStarted, ApprovalRequested, ActivityScheduled, ActivityStarted, ActivityHeartbeat, ChildStarted)
+"""Events that say that a command is under way."""
 
 _REFUSALS = 100
 """Code that has swallowed so many Suspended would do so for ever."""
@@ -182,7 +281,7 @@ def is_users(frame: FrameType) -> bool:
     return not frame.f_code.co_filename.startswith(_LIBRARY)
 
 
-def _user_line() -> str:
+def user_line() -> str:
     """file:line of the code that is asking: the nearest frame of the user's; empty for a step run as a task."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _CALLBACK:

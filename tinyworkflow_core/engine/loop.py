@@ -70,6 +70,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def __init__(self, journal: Journal, *, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
         self.now = now
         self.closed = False
+        self.user_code: Any = None
+        """The coroutine of the workflow function, which the first task awaits."""
         self._journal = journal
         self._on_error = on_error
         self._ready: deque[asyncio.Handle] = deque()
@@ -112,6 +114,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             for task in self._tasks:  # what wakes may add tasks, which never start
                 if not task.done():
                     asyncio._enter_task(self, task)  # TaskGroup and timeout refuse to begin where there is none
+                    if self.user_code is not None:
+                        # First: where it does not let itself be closed, whoever awaits it would be rid of it.
+                        _close(self.user_code)
+                        self.user_code = None
                     _close(task.get_coro())
                     asyncio._leave_task(self, task)
         self._tasks.clear()

@@ -12,37 +12,61 @@ import inspect
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from ..clock import timestamp
-from ..errors import NonDeterminismError, SerializationError
+from ..clock import seconds, timestamp
+from ..errors import ContinueAsNew, NonDeterminismError, RetryAfter, SerializationError, Suspended
 from ..registry import WorkflowDefinition
-from ..serialization import Codec, Failure
+from ..serialization import Codec, Failure, digest
+from .asking import steps_behind
+from .commands import RequestApproval, StartTimer
 from .context import RunFacts, WorkflowContext
+from .handlers import Answer
 from .history import (
+    ActivityCancelled,
     ActivityFailed,
+    ActivityHeartbeat,
     ActivityScheduled,
+    ActivityStarted,
     ApprovalDecided,
     ApprovalRequested,
     ApprovalWithdrawn,
     CancelRequested,
+    ChildEnded,
     Event,
     LeaseTaken,
+    PatchMarked,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
+    RunResumed,
+    RunRetried,
     RunStarted,
+    RunSuspended,
+    RunTerminated,
+    RunTimedOut,
     SignalReceived,
     TimerStarted,
+    UpdateAccepted,
+    UpdateCompleted,
+    UpdateRejected,
 )
 from .journal import Journal, Pending, is_users
 from .loop import WorkflowLoop
+from .mailbox import Letter
+from .rewind import effective
+from .saga import compensate
 
 ENGINE = 1
 """The behaviour number of this engine, recorded in the first event. It changes when the same code and history would no
 longer lead to the same commands."""
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+MAX_SEEN = 500
+"""Ids of messages that go with a run into its next generation, the latest ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,9 +78,14 @@ class Completed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """The workflow raised."""
+    """The workflow raised. The rest is what a retry has to know: see `RunFailed`; `retry_after` is in seconds when the
+    workflow's own policy retries it."""
 
     error: Failure
+    failed: tuple[int, ...] = ()
+    undone: tuple[int, ...] = ()
+    position: int | None = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +93,15 @@ class Cancelled:
     """A cancellation was asked for and the workflow ended by it."""
 
     reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContinuedAsNew:
+    """The workflow goes on as its next generation, with this input (JSON text) and the signals nobody has taken."""
+
+    input: str
+    signals: tuple[SignalReceived, ...]
+    seen: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +118,7 @@ class Mismatch:
     error: NonDeterminismError
 
 
-Outcome = Completed | Failed | Cancelled | Blocked | Mismatch
+Outcome = Completed | Failed | Cancelled | ContinuedAsNew | Blocked | Mismatch
 
 
 def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, facts: RunFacts, codec: Codec) -> Outcome:
@@ -92,6 +130,16 @@ def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, fac
         execution.close()
 
 
+@dataclass(slots=True)
+class _Ending:
+    """How the workflow function came to its end, while what follows may still be at work."""
+
+    length: int
+    position: int
+    cancelled: tuple[int, ...]
+    undone: tuple[int, ...] = ()
+
+
 class Execution:
     """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done."""
 
@@ -101,11 +149,20 @@ class Execution:
         started = history[0] if history else None
         if not isinstance(started, RunStarted):
             raise SerializationError(f"the history of {facts.run_id!r} does not begin with RunStarted")
-        self.seen: set[str] = set()
-        """Ids of all messages that the history holds."""
+        self.seen: dict[str, None] = dict.fromkeys(started.seen)
+        """Ids of all messages that the history holds, oldest first."""
         self._codec = codec
         self._started = started
+        self._definition = definition
+        self._retries = [event for event in history if isinstance(event, RunRetried)]
         self._cancel: CancelRequested | None = None
+        self._is_time_up = False
+        self._timed_out: tuple[int, int] | None = None
+        self._failures: dict[int, tuple[int, int]] = {}
+        self._cancellations: list[tuple[int, int]] = []
+        self._last_other = 0
+        self._ending: _Ending | None = None
+        history = effective(history)
         self.journal = Journal(history)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
             self.journal, now=timestamp(started.at), on_error=self._log_unhandled
@@ -117,30 +174,52 @@ class Execution:
             codec=codec,
             clock=self._loop.time,
             next_number=self._loop.next_number,
+            seed=started.seed,
         )
+        self._context.retry_count = len(self._retries)
+        self._handlers = self._context._handlers
         self._spun: BaseException | None = None
-        self._function = definition.fn
         try:
-            self._replay(definition, history)
+            self._replay(history)
         except BaseException:
             self.close()
             raise
 
-    def _replay(self, definition: WorkflowDefinition[Any], history: Sequence[Event]) -> None:
+    def _replay(self, history: Sequence[Event]) -> None:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
         # since.
         moving = [i for i, event in enumerate(history) if not isinstance(event, _NOTED)]
         self._context.logger.silent = moving[-1] != 0 or len(history) > 1
+        self._context._patches.is_replaying = moving[-1] != 0
+        self._context.history_length = 1
         with self._loop.running():
-            root = definition.call(self._context, self._context.input_data)
-            self._root = self._loop.create_task(root, name="workflow")
+            self._root = self._loop.create_task(self._main(), name="workflow")
             self._drain()
             for i, event in enumerate(history[1:], start=1):
-                if i == len(history) - 1 and i == moving[-1]:
-                    self._context.logger.silent = False
+                if i == moving[-1]:
+                    self._context._patches.is_replaying = False
+                    self._context.logger.silent = i != len(history) - 1
                 self._apply(event)
         self._context.logger.silent = False
         self.outcome = self._conclude()
+
+    async def _main(self) -> Any:
+        context = self._context
+        try:
+            self._loop.user_code = self._definition.call(context, context.input_data)
+            return await self._loop.user_code
+        except (ContinueAsNew, Suspended, GeneratorExit):  # no ends
+            raise
+        except BaseException as raised:
+            error = self._handlers.failure or raised
+            # Not all cancelled steps: the workflow may have cancelled others long before, and on purpose.
+            cancelled = tuple(step for length, step in self._cancellations if length > self._last_other)
+            self._ending = ending = _Ending(context.history_length, self.journal.position, cancelled)
+            if self._retry_after(error) is None:
+                ending.undone = tuple(await compensate(context._asking, context.logger))
+            if error is not raised:
+                raise error from None
+            raise
 
     def step(self, events: Iterable[Event]) -> Outcome:
         """Apply events that have just been stored. Returns the new outcome."""
@@ -150,73 +229,220 @@ class Execution:
         self.outcome = self._conclude()
         return self.outcome
 
+    def skip(self, events: int) -> None:
+        """So many events have been stored of which the code hears nothing."""
+        self._context.history_length += events
+
     def close(self) -> None:
         """Put the code away as if it had never been woken: whatever its `finally` blocks ask for is thrown away."""
         self._context.logger.silent = True
         self._loop.close()
 
+    # --- what may be asked of it ---------------------------------------------------------------
+
+    @property
+    def custom_status(self) -> str | None:
+        """What the workflow shows of itself, as JSON text."""
+        return self._context._custom_status
+
+    @property
+    def answers(self) -> Sequence[Answer]:
+        """Of updates: given, and not recorded yet."""
+        return self._handlers.answers
+
+    def take_patches(self) -> list[str]:
+        """The patches that are to be recorded before anything else is. They count as recorded from now on."""
+        taken, self.journal.unrecorded_patches = self.journal.unrecorded_patches, []
+        return taken
+
+    def query(self, name: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> str:
+        """The answer to a query, as JSON text. Raises QueryError, SerializationError, and what the handler raises."""
+        with self._loop.running():
+            return self._codec.encode(self._handlers.query(name, args, kwargs or {}))
+
+    def validate_update(self, name: str, payload: str) -> None:
+        """Raises what speaks against the update: QueryError when there is none of that name, else what its validator
+        raises."""
+        with self._loop.running():
+            self._handlers.validate(name, self._codec.decode(payload))
+
     # --- the fold -----------------------------------------------------------------------------
 
     def _apply(self, event: Event) -> None:
+        self._context.history_length += 1
         if self._root.done() or self.journal.mismatch is not None:
             return
         if isinstance(event, _NOTED):
-            if not isinstance(event, LeaseTaken):
-                self.journal.apply(event)
+            self._note(event)
             return
         # Never backwards, whatever the clocks of the functions that recorded the events.
-        self._loop.now = max(self._loop.now, timestamp(event.at))
+        self._loop.now = max(self._loop.now, timestamp(event.due if isinstance(event, RunRetried) else event.at))
+        if not isinstance(event, ActivityCancelled):
+            self._last_other = self._context.history_length
         match event:
             case SignalReceived():
-                self.seen.add(event.message_id)
-                self._context._receive(event)
+                self.seen[event.message_id] = None
+                letter = Letter(event.message_id, self._codec.decode(event.payload))
+                self._handlers.receive_signal(event.name, letter)
+            case UpdateAccepted():
+                self.seen[event.message_id] = None
+                self._handlers.receive_update(event.message_id, event.name, self._codec.decode(event.payload))
             case CancelRequested():
-                self.seen.add(event.message_id)
-                if self._cancel is None:  # a second one would interrupt the cleanup that the first has led to
+                self.seen[event.message_id] = None
+                if self._cancel is None and self._ending is None:  # else it would interrupt the cleanup
                     self._cancel = event
-                    self._root.cancel(event.reason)
+                    self._root.cancel(self._codec.unseal_text(event.reason))
+            case RunTimedOut():
+                self._is_time_up = True
+                if self._cancel is None and self._ending is None:
+                    self._timed_out = (self._context.history_length, self.journal.position)
+                    self._root.cancel("the run's time is up")
+            case RunRetried():
+                self._put_off(event.due - event.failed_at)
             case RunCompleted():
                 self.journal.note_unfinished()
-            case RunFailed() | RunCancelled():
+            case RunFailed() | RunCancelled() | RunTerminated():
                 return  # perhaps from outside, while the code waited
             case _:
+                self._note_failure(event)
                 if isinstance(event, ApprovalDecided):
-                    self.seen.add(event.message_id)
+                    self.seen[event.message_id] = None
                 self.journal.apply(event)
         if not (isinstance(event, ActivityFailed) and event.retry_at is not None):
             self._drain()
 
+    def _note(self, event: Event) -> None:
+        """An event that does not move the code."""
+        match event:
+            case RunSuspended() | RunResumed() | UpdateRejected():
+                self.seen[event.message_id] = None
+            case UpdateCompleted():
+                self._handlers.note_answered(event.message_id)
+            case LeaseTaken() | RunForked() | PatchMarked():
+                pass
+            case _:
+                self.journal.apply(event)
+
+    def _note_failure(self, event: Event) -> None:
+        """Keep in mind when a step failed or was cancelled, and how far the code had come by then."""
+        here = (self._context.history_length, self.journal.position)
+        match event:
+            case ActivityFailed(retry_at=None) | ChildEnded(result=None):
+                self._failures[event.id] = here
+            case ActivityCancelled():
+                self._cancellations.append((here[0], event.id))
+
+    def _put_off(self, by: timedelta) -> None:
+        """The time that the run lay failed does not count: whatever it waits for is due so much later."""
+        for pending in self.journal.open.values():
+            if isinstance(pending.command, StartTimer | RequestApproval):
+                pending.delay += max(by, timedelta())
+
     def _drain(self) -> None:
         try:
             self._loop.drain(self._when_at_rest)
+            if self._handlers.failure is not None and self._ending is None and not self._root.done():
+                self._root.cancel("a signal handler has failed")
+                self._loop.drain(self._when_at_rest)
         except (Exception, SystemExit) as error:
             self._spun = error
 
     def _when_at_rest(self) -> None:
         if not self._root.done():
-            self._context._ask_predicates()
+            self._handlers.ask_predicates()
+
+    # --- the outcome --------------------------------------------------------------------------
 
     def _conclude(self) -> Outcome:
-        if self._context._unreadable is not None:
-            raise self._context._unreadable
+        if self._context._asking.unreadable is not None:
+            raise self._context._asking.unreadable
         if self.journal.mismatch is None and self._root.done():
             self.journal.check_left_over()
         if self.journal.mismatch is not None:
             return Mismatch(error=self._explain(self.journal.mismatch))
-        if (broken := self._spun or self._context._failure) is not None:
-            return Failed(error=self._codec.failure(broken))
+        if self._spun is not None:
+            return self._failed(self._spun)
         if not self._root.done():
             return Blocked(pending=self.journal.open.values())
         if self._root.cancelled():
+            if self._timed_out is not None:
+                return self._failed(TimeoutError("the run's time is up"))
             if self._cancel is not None:
                 return Cancelled(reason=self._cancel.reason)
-            return Failed(error=self._codec.failure(asyncio.CancelledError("the workflow cancelled itself")))
-        if (error := self._root.exception()) is not None:
-            return Failed(error=self._codec.failure(error))
+            return self._failed(asyncio.CancelledError("the workflow cancelled itself"))
+        error = self._root.exception()
         try:
+            if isinstance(error, ContinueAsNew):
+                return self._continued(error)
+            if error is not None:
+                return self._failed(error)
             return Completed(output=self._codec.encode(self._root.result()))
         except SerializationError as unstorable:
-            return Failed(error=self._codec.failure(SerializationError(f"result of the workflow: {unstorable}")))
+            return self._failed(SerializationError(f"result of the workflow: {unstorable}"))
+
+    def _failed(self, error: BaseException) -> Failed:
+        ending = self._ending or _Ending(self._context.history_length, self.journal.position, ())
+        behind = steps_behind(error) & self._failures.keys()
+        since, position, cancelled = ending.length, ending.position, ending.cancelled
+        begun = [self._failures[step] for step in behind] + ([self._timed_out] if self._timed_out else [])
+        if begun:
+            since, position = min(begun)
+            cancelled = tuple(step for length, step in self._cancellations if length > since)
+        again = {step for step in {*behind, *cancelled, *ending.undone} if step <= position}
+        return Failed(
+            error=self._codec.failure(error),
+            failed=tuple(sorted(again)),
+            undone=tuple(sorted(again & set(ending.undone))),
+            position=position,
+            retry_after=self._retry_after(error),
+        )
+
+    def _retry_after(self, error: BaseException) -> float | None:
+        """How long the workflow's policy waits before it tries again; None when it does not. A function of the history
+        alone."""
+        policy = self._definition.retry_policy
+        if policy is None or self._cancel is not None or self._timed_out is not None or self._spun is not None:
+            return None
+        attempt = 1
+        for retry in self._retries:
+            attempt = attempt + 1 if retry.automatic else 1
+        chance = int(digest(f"{self._context.run_id}/{len(self._retries)}")[:8], 16) / 2**32
+        delay = policy.delay(attempt, chance=chance)
+        if delay is None or not policy.retries(error):
+            return None
+        if isinstance(error, RetryAfter):
+            delay = max(float(seconds(error.delay)), 0.0)
+        deadline = self.deadline
+        if deadline is not None and self._loop.now + delay >= deadline:
+            return None
+        if policy.total is not None and self._loop.now + delay - timestamp(self._started.at) > seconds(policy.total):
+            return None
+        return delay
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run's time is up, in seconds since the epoch; None: never, or it is up already."""
+        if self._is_time_up:
+            return None
+        latest = self._started.deadline
+        for retry in self._retries:
+            latest = retry.deadline or latest
+        return None if latest is None else timestamp(latest)
+
+    def _continued(self, request: ContinueAsNew) -> ContinuedAsNew:
+        if self._ending is not None:  # raised by what came after the end
+            return ContinuedAsNew(input=self._codec.encode(request.input_data), signals=(), seen=())
+        signals = tuple(
+            SignalReceived(
+                at=self._started.at, message_id=letter.message_id, name=name, payload=self._codec.encode(letter.payload)
+            )
+            for name, letter in self._handlers.mailbox.kept()
+        )
+        kept = {one.message_id for one in signals}
+        seen = [one for one in self.seen if one.startswith(("signal/", "update/")) and one not in kept]
+        return ContinuedAsNew(
+            input=self._codec.encode(request.input_data), signals=signals, seen=tuple(seen[-MAX_SEEN:])
+        )
 
     def _explain(self, error: NonDeterminismError) -> NonDeterminismError:
         if not error.where:
@@ -229,7 +455,7 @@ class Execution:
 
     def _place(self) -> str:
         """file:line where the workflow function, or what it calls, waits; where it is defined once it has ended."""
-        code = inspect.unwrap(self._function).__code__
+        code = inspect.unwrap(self._definition.fn).__code__
         place = f"{code.co_filename}:{code.co_firstlineno}"
         waiting: Any = None if self._root.done() else self._root.get_coro()
         while frame := getattr(waiting, "cr_frame", None):
@@ -244,5 +470,8 @@ class Execution:
         )
 
 
-_NOTED = (LeaseTaken, ActivityScheduled, TimerStarted, ApprovalRequested, ApprovalWithdrawn)
+_NOTED = (
+    LeaseTaken, ActivityScheduled, ActivityStarted, ActivityHeartbeat, TimerStarted, ApprovalRequested,
+    ApprovalWithdrawn, RunSuspended, RunResumed, RunForked, PatchMarked, UpdateCompleted, UpdateRejected,
+)  # fmt: skip
 """Events that record what the code asked for, or what happened around it: they do not move it."""

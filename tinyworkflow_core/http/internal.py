@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from ..advance import Progress
 from ..app import App
+from ..dispatcher import Perform
 from ..errors import RunNotFoundError
 from .answers import Json
 from .auth import Guard
@@ -25,6 +26,15 @@ class AdvanceRequest(Fields):
     run_id: Text
 
 
+class ActivityRequest(Fields):
+    """POST /internal/activity."""
+
+    run_id: Text
+    generation: int
+    activity_id: int
+    attempt: int
+
+
 class WorkerRoutes:
     """The endpoint of the part `worker`, for one App."""
 
@@ -34,8 +44,22 @@ class WorkerRoutes:
         self._limit = max_body_bytes
 
     def routes(self) -> list[Route]:
-        """The one there is, guarded."""
-        return [Route("/internal/advance", self._guard.before(self.advance), methods=["POST"])]
+        """Those there are, guarded."""
+        return [
+            Route("/internal/advance", self._guard.before(self.advance), methods=["POST"]),
+            Route("/internal/activity", self._guard.before(self.perform), methods=["POST"]),
+        ]
+
+    async def perform(self, request: Request) -> Json:
+        """Make one attempt of an activity that was handed out as a call of its own."""
+        asked = await read_fields(request, ActivityRequest, self._limit)
+        call = Perform(
+            run_id=asked.run_id, generation=asked.generation, activity_id=asked.activity_id, attempt=asked.attempt
+        )
+        progress = await self._app.perform(call)
+        if progress is Progress.UNKNOWN:
+            raise RunNotFoundError(f"there is no run {asked.run_id!r}", run_id=asked.run_id)
+        return Json({"run_id": asked.run_id, "progress": progress.value})
 
     async def advance(self, request: Request) -> Json:
         """Bring the run as far as it goes."""

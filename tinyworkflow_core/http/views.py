@@ -33,7 +33,7 @@ def run_summary(request: Request, run: Run, codec: Codec) -> dict[str, Any]:
         "version": run.version,
         "status": run.status.value,
         "custom_status": _plain(run.custom_status, codec),
-        "error": None if run.error is None else {"type": run.error.type, "message": run.error.message},
+        "error": _error(run, codec),
         "times": {"created": _text(run.created_at), "started": _text(run.started_at), "ended": _text(run.closed_at)},
         "open_approvals": [approval_view(request, run, one, codec) for one in run.open_approvals],
         "retry_count": run.retry_count,
@@ -59,7 +59,7 @@ def approval_view(request: Request, run: Run, approval: OpenApproval, codec: Cod
         "run_id": run.run_id,
         "workflow": run.name,
         "key": approval.key,
-        "title": approval.title,
+        "title": codec.plain_text(approval.title),
         "details": _plain(approval.details, codec),
         "approvers": list(approval.approvers),
         "form": _plain(approval.form, codec),
@@ -67,6 +67,13 @@ def approval_view(request: Request, run: Run, approval: OpenApproval, codec: Cod
         "expires_at": _text(approval.expires_at),
         "links": {"run": path, "decide": f"{path}/approvals/{quote(approval.key, safe='')}"},
     }
+
+
+def _error(run: Run, codec: Codec) -> dict[str, str] | None:
+    if run.error is None:
+        return None
+    error = codec.opened(run.error)
+    return {"type": error.type, "message": error.message}
 
 
 def _plain(text: str | None, codec: Codec) -> Any:

@@ -6,12 +6,14 @@
   was lost, and which then fails its own precondition, is told apart from somebody else's.
 - The opening events stand in the record, and so do the closing ones, so that creating, taking and closing a run is one
   document write each. Every commit in between creates one history document and reads nothing.
+- Going on as the next generation is one document write too: the record takes the new opening events. The documents of
+  the generation before are removed afterwards (`firestore_generations`).
 - Closing writes no history document, so nothing would stop a holder that has lost the run without knowing it. That is
   what LeaseTaken is for: taking a run from a holder that did not let go creates a document at the sequence number that
   the old holder must write next. After a clean release nobody else writes, and none is needed.
 
-A message that arrives while its run closes may stay behind in the inbox. Nobody sees it, and `due` removes it when it
-meets it.
+A message that arrives while its run closes may stay behind in the inbox. Nobody sees it: `due` removes it when it
+meets it, and so does opening the run again (`firestore_reopening`).
 
 The holder's verbs: `firestore_leases`. Documents and indexes: `firestore_documents`. Errors: `firestore_connection`.
 """
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +31,7 @@ from ..engine.history import Event
 from ..errors import StoreUnavailableError
 from ..store import (
     GRACE,
+    STEERING,
     Commit,
     Delivery,
     DeliveryOutcome,
@@ -41,27 +45,28 @@ from ..store import (
     nobody_is_gone,
 )
 from .firestore_collections import Collections, is_open
-from .firestore_connection import Conflict, Connection, Create, Delete, Write, google
+from .firestore_connection import Conflict, Connection, Create, Delete, google
 from .firestore_documents import (
-    MAX_DOCUMENT_BYTES,
     MAX_EVENT_BYTES,
     attribute_key,
     cursor_after,
     cursor_of,
     document_id,
     events_of,
-    events_text,
     message_fields,
     message_of,
     moment_of,
-    record_fields,
     run_of,
-    size_of,
 )
 from .firestore_leases import Leases
+from .firestore_reopening import reopen
+from .firestore_schedules import FirestoreSchedules
 
 PAGE = 150
 """Documents that `purge` and `due` take at a time."""
+
+LOADS = 3
+"""How often `load` begins anew when it has met a run in the middle of a change."""
 
 RunIds = list[str]  # inside the class, `list` is a verb
 
@@ -78,18 +83,14 @@ class FirestoreStore:
         self._connection = Connection(project, database)
         self._at = Collections(self._connection, collection)
         self._leases = Leases(self._at)
+        self.schedules = FirestoreSchedules(self._connection, collection)
 
     # --- one run -----------------------------------------------------------------------------------
 
     async def create(self, run: Run, events: Sequence[Event]) -> bool:
-        record, token, opening = self._at.record(run.run_id), fresh_id(32), events_text(events)
-        data = record_fields(run) | {"creation": token, "lease_token": None, "opening": opening}
-        writes: list[Write] = [Create(record, data)]
-        if size_of(data) > MAX_DOCUMENT_BYTES:
-            data["opening"] = None
-            writes.append(self._at.event_document(record, run.generation, 0, opening, token))
+        record, token = self._at.record(run.run_id), fresh_id(32)
         try:
-            await self._connection.commit(writes)
+            await self._connection.commit(self._at.new_run(run, events, token))
         except Conflict:
             [found] = await self._connection.get([record])
             if not found.exists:
@@ -103,21 +104,24 @@ class FirestoreStore:
 
     async def load(self, run_id: str) -> RunState | None:
         record = self._at.record(run_id)
-        [found] = await self._connection.get([record])
-        if not found.exists:
-            return None
-        [run], data = await self._at.runs_of([found]), found.to_dict()
-        documents, inbox = await asyncio.gather(
-            self._connection.query(self._at.generation(record, run.generation).order_by("position")),
-            _nothing() if run.status.closed else self._at.inbox(record),
-        )
-        texts = {one.get("sequence"): one.get("events") for one in documents}
-        if data["opening"] is not None:
-            texts[0] = data["opening"]
-        if run.status.closed and data.get("closing") is not None:
-            texts[run.sequence] = data["closing"]  # also over a write that was under way for so long that it came after
+        for _ in range(LOADS):
+            [found] = await self._connection.get([record])
+            if not found.exists:
+                return None
+            [run], data = await self._at.runs_of([found]), found.to_dict()
+            documents, inbox = await asyncio.gather(
+                self._connection.query(self._at.generation(record, run.generation).order_by("position")),
+                _nothing() if run.status.closed else self._at.inbox(record),
+            )
+            texts = {one.get("sequence"): one.get("events") for one in documents}
+            if data["opening"] is not None:
+                texts[0] = data["opening"]
+            if run.status.closed and data.get("closing") is not None:
+                texts[run.sequence] = data["closing"]  # also over a write that was under way so long that it came after
+            if len(texts) > run.sequence and texts.keys() == set(range(len(texts))):
+                break  # else the run has gone on as its next generation since the record was read
         history = [event for number in sorted(texts) for event in events_of(texts[number])]
-        return RunState(run=run, history=history, sequence=max(texts), inbox=inbox)
+        return RunState(run=run, history=history, sequence=max(texts, default=0), inbox=inbox)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
         record = self._at.record(run_id)
@@ -127,6 +131,11 @@ class FirestoreStore:
             if not is_open(found):
                 return []
         return messages
+
+    async def reopen(
+        self, run_id: str, *, sequence: int, events: Sequence[Event], retry_count: int, now: datetime
+    ) -> bool:
+        return await reopen(self._at, run_id, sequence=sequence, events=events, retry_count=retry_count, now=now)
 
     async def purge(self, run_id: str) -> None:
         """See the port. Up to some 400 documents it is atomic; over that, the record goes last, so that a purge that
@@ -199,7 +208,7 @@ class FirestoreStore:
         """Run -> since when it is due for a message. Removes messages whose run is over."""
         old = google().firestore.FieldFilter("received_at", "<=", now - GRACE)
         old_messages = self._at.every_inbox().where(filter=old).order_by("received_at")
-        old_messages = old_messages.select(["run_id", "received_at"]).limit(PAGE)
+        old_messages = old_messages.select(["run_id", "received_at", "kind"]).limit(PAGE)
         due: dict[str, datetime] = {}
         records: dict[str, Any] = {}
         while True:
@@ -207,11 +216,13 @@ class FirestoreStore:
             new = sorted({one.get("run_id") for one in page} - records.keys())
             found = await self._connection.get([self._at.record(one) for one in new], ["status", "lease_token"])
             records |= dict(zip(new, found, strict=True))
-            left_behind = [Delete(one.reference) for one in page if not is_open(records[one.get("run_id")])]
+            left_behind = [one for one in page if not is_open(records[one.get("run_id")])]
             if left_behind:
-                await self._connection.commit(left_behind)
+                # By version: the run may be opened again meanwhile, and the same message come to it a second time.
+                with suppress(Conflict):
+                    await self._connection.commit([Delete(one.reference, one.update_time) for one in left_behind])
             for one in page:
-                if _is_driven_by_messages(records[one.get("run_id")]):
+                if _is_driven_by(one.get("kind"), records[one.get("run_id")]):
                     due.setdefault(one.get("run_id"), moment_of(one.get("received_at")) + GRACE)
             if len(page) < PAGE or len(due) >= limit:
                 return due
@@ -241,16 +252,16 @@ async def _nothing() -> Sequence[Message]:
     return []
 
 
-def _is_driven_by_messages(found: Any) -> bool:
+def _is_driven_by(kind: str, found: Any) -> bool:
     """Whether a message that waits makes the run due. A run that is held is found by the end of its lease."""
     if not is_open(found) or found.get("lease_token") is not None:
         return False
-    return found.get("status") not in (Status.PARKED, Status.SUSPENDED)
+    return kind in STEERING or found.get("status") not in (Status.PARKED, Status.SUSPENDED)
 
 
 def _filters(query: RunQuery) -> Iterator[tuple[str, str, Any]]:
-    for name, value in (("status", query.status), ("name", query.name), ("workflow_id", query.workflow_id)):
-        if value is not None:
+    for name in ("status", "name", "workflow_id", "parent_run_id"):
+        if (value := getattr(query, name)) is not None:
             yield name, "==", str(value)
     if query.open_approvals:
         yield "waits_for_approval", "==", True

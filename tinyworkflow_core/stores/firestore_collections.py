@@ -1,13 +1,24 @@
-"""Where the documents of the Firestore store are, and the reads that more than one verb needs."""
+"""Where the documents of the Firestore store are, and the reads and writes that more than one verb needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..engine.history import Event
 from ..store import Message, Run, Status
 from .firestore_connection import Connection, Create, google
-from .firestore_documents import document_id, history_fields, message_of, position, run_of
+from .firestore_documents import (
+    MAX_DOCUMENT_BYTES,
+    document_id,
+    events_text,
+    history_fields,
+    message_of,
+    position,
+    record_fields,
+    run_of,
+    size_of,
+)
 
 
 class Collections:
@@ -52,6 +63,15 @@ class Collections:
     def event_document(self, record: Any, generation: int, sequence: int, events: str, key: str) -> Create:
         """The write of one history document."""
         return Create(self.document(record, generation, sequence), history_fields(generation, sequence, events, key))
+
+    def new_run(self, run: Run, events: Sequence[Event], key: str) -> list[Create]:
+        """The writes that make a run, its record first. `key` says who made it."""
+        record, opening = self.record(run.run_id), events_text(events)
+        data = record_fields(run) | {"creation": key, "lease_token": None, "opening": opening}
+        if size_of(data) <= MAX_DOCUMENT_BYTES:
+            return [Create(record, data)]
+        data["opening"] = None
+        return [Create(record, data), self.event_document(record, run.generation, 0, opening, key)]
 
     def generation(self, record: Any, generation: int) -> Any:
         """The history documents of one generation. By a field and not by name: names have no falling index."""

@@ -67,9 +67,11 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove a document; one that is not there is no error."""
+    """Remove a document; one that is not there is no error. With a `version` (an update_time) it has to be there, and
+    must not have changed since."""
 
     reference: Any
+    version: Any = None
 
 
 Write = Create | Update | Replace | Delete
@@ -159,8 +161,8 @@ class Connection:
                         batch.update(reference, data, client.write_option(last_update_time=version))
                     case Replace(reference, data):
                         batch.set(reference, data)
-                    case Delete(reference):
-                        batch.delete(reference)
+                    case Delete(reference, version):
+                        batch.delete(reference, version and client.write_option(last_update_time=version))
         except ValueError as error:  # lone surrogates, integers over 64 bits
             raise SerializationError(f"Firestore cannot hold a value of this run: {error}") from error
         errors = google().errors

@@ -13,9 +13,10 @@ Indexes that production needs (the emulator asks for none):
     runs     wake_at                                     made by itself          due
     runs     created_at                                  made by itself          list
     runs     FIELD ascending, created_at descending      composite, one each     list by status, name, workflow_id,
-             (Firestore merges them)                                             waits_for_approval, attributes.`=KEY`
+             (Firestore merges them)                                             parent_run_id, waits_for_approval,
+                                                                                 attributes.`=KEY`
     inbox    received_at, collection group scope         single-field override   due
-    history  position                                    made by itself          load, take-over
+    history  position                                    made by itself          load, take-over, next generation
     Exempt from indexing: input, output, error, problem, custom_status, opening, closing, events, body, open_approvals,
     attributes_json. An index on a rising moment carries about 500 writes a second.
 """
@@ -27,7 +28,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -77,7 +78,7 @@ def _percent(match: re.Match[str]) -> str:
 
 def position(generation: int, sequence: int) -> str:
     """The id of a history document: sorts as text in the order in which the commits were made."""
-    return f"{generation:04d}-{sequence:08d}"
+    return f"{generation:08d}-{sequence:08d}"
 
 
 # --- JSON and sizes -------------------------------------------------------------------------------------
@@ -216,6 +217,12 @@ def history_fields(generation: int, sequence: int, events: str, key: str) -> dic
     return {"position": position(generation, sequence), "sequence": sequence, "events": events, "key": key}
 
 
+def is_fence(data: Mapping[str, Any]) -> bool:
+    """Whether this history document was written by taking the run from a silent holder: its key is the bare token of
+    a lease, without the colon that every commit's key has, and it is no opening."""
+    return data["sequence"] > 0 and ":" not in data["key"]
+
+
 def message_fields(run_id: str, message: Message, attempt: str) -> dict[str, Any]:
     """One inbox document. `attempt` says which call wrote it."""
     return {
@@ -240,12 +247,15 @@ def message_of(data: Mapping[str, Any]) -> Message:
 
 def commit_key(lease: Lease, commit: Commit, events: str) -> str:
     """Names this commit by this taking of the lease: an equal commit has the same key, any other has another."""
+    release = commit.release
     parts = (
         commit.sequence if commit.events else None,
         events,
         commit.consumed,
-        None if commit.release is None else asdict(commit.release),
+        None if release is None else asdict(replace(release, next_generation=())),
+        () if release is None else history_to_json(release.next_generation),
         [(run_id, message_fields(run_id, message, "")) for run_id, message in commit.outbox],
+        [(record_fields(new.run), history_to_json(new.events)) for new in commit.new_runs],
     )
     text = json.dumps(parts, sort_keys=True, default=str)
     return f"{lease.token}:{hashlib.sha256(text.encode()).hexdigest()}"

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 from ..clock import fresh_id
 from ..engine.history import LeaseTaken
-from ..errors import LeaseLost, StoreUnavailableError
+from ..errors import LeaseLost, RunExistsError, StoreUnavailableError
 from ..store import Commit, Lease, Status
 from .firestore_collections import Collections, is_open
 from .firestore_connection import Conflict, Create, Delete, Replace, Update, Write, pause
@@ -30,6 +30,7 @@ from .firestore_documents import (
     release_fields,
     size_of,
 )
+from .firestore_generations import begin_generation, remove_earlier
 
 TRIES = 12
 """How often a verb starts again after losing to another writer; together about three seconds."""
@@ -60,6 +61,8 @@ class _Pending:
     key: str
     outbox: dict[str, Create]
     """The inbox documents to create, by path."""
+    new_runs: dict[str, list[Create]]
+    """The documents of the runs to create, by run_id; the record is the first."""
 
 
 class Leases:
@@ -113,7 +116,7 @@ class Leases:
                 continue
             self._held[lease] = _Held(versions[0], changes["sequence"], size_of(data | changes))
             return lease
-        raise _crowded(run_id)
+        raise crowded(run_id)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         record, until = self._at.record(lease.run_id), now + ttl
@@ -132,22 +135,29 @@ class Leases:
                 held = None
                 continue
             return bool(await self._connection.query(self._at.messages(record).select([]).limit(1)))
-        raise _crowded(lease.run_id)
+        raise crowded(lease.run_id)
 
     async def commit(self, lease: Lease, commit: Commit) -> None:
+        version = await self._commit(lease, commit)
+        if version is not None and commit.release is not None and commit.release.next_generation:
+            await remove_earlier(self._at, lease.run_id, lease.generation + 1, before=version)
+
+    async def _commit(self, lease: Lease, commit: Commit) -> Any:
+        """The record's version after a write to it, where that is known."""
         events = events_text(commit.events)
         key = commit_key(lease, commit, events)
         held = self._held.get(lease)
         if held is not None and held.ended_by is not None:
             if held.ended_by == key:
-                return
+                return None
             raise self._lost(lease)
-        pending = _Pending(lease, commit, events, key, await self._outbox(lease, commit))
+        new_runs = self._new_runs(lease, commit, key)
+        pending = _Pending(lease, commit, events, key, await self._outbox(lease, commit), new_runs)
         for attempt in range(TRIES):
             if held is None or (commit.events and commit.sequence != held.sequence + 1):
-                held = await self._look(pending)
+                held, done_at = await self._look(pending)
                 if held is None:
-                    return
+                    return done_at
             try:
                 versions = await self._connection.commit(self._writes(pending, held))
             except Conflict:
@@ -160,8 +170,8 @@ class Leases:
                 held.sequence = commit.sequence
             if commit.release is not None or not commit.events:
                 held.version = versions[0]
-            return
-        raise _crowded(lease.run_id)
+            return held.version
+        raise crowded(lease.run_id)
 
     def _writes(self, pending: _Pending, held: _Held) -> list[Write]:
         """The batch. When it writes to the record, that comes first."""
@@ -183,39 +193,47 @@ class Leases:
                     large = {name: changes.pop(name) for name in ("output", "error")}
                     changes |= {"closing": None, "result_apart": True}
                     writes.append(Replace(self._at.result(record), large))
+            elif commit.release.next_generation:
+                document = begin_generation(self._at, lease, commit.release, key, changes, size=held.size)
         elif document is None:
             writes.append(Update(record, {"last_commit": key}, held.version))  # only to make sure of the lease
         if document is not None:
             writes.append(document)
         inbox = self._at.messages(record)
         writes += [Delete(inbox.document(document_id(message_id))) for message_id in dict.fromkeys(commit.consumed)]
-        return writes + list(pending.outbox.values())
+        writes += pending.outbox.values()
+        return writes + [create for creates in pending.new_runs.values() for create in creates]
 
-    async def _look(self, pending: _Pending) -> _Held | None:
-        """Read back where a commit stands: None when it is done, else the lease as it is now. Raises LeaseLost.
+    async def _look(self, pending: _Pending) -> tuple[_Held | None, Any]:
+        """Read back where a commit stands: the lease as it is now; or None when the commit is done, and the version
+        of the record. Raises LeaseLost and RunExistsError.
 
         Takes out of the outbox what waits at its target already.
         """
         lease, commit, key, outbox = pending.lease, pending.commit, pending.key, pending.outbox
         record = self._at.record(lease.run_id)
         own = self._at.document(record, lease.generation, commit.sequence)
-        [found, document, *waiting] = await self._connection.get(
-            [record, own, *(create.reference for create in outbox.values())]
+        news = [creates[0].reference for creates in pending.new_runs.values()]
+        [found, document, *others] = await self._connection.get(
+            [record, own, *(create.reference for create in outbox.values()), *news]
         )
+        data = found.to_dict() if found.exists else {}
         written = commit.events and document.exists and document.get("key") == key
-        if written or (found.exists and found.to_dict().get("last_commit") == key):
+        if written or key in (data.get("last_commit"), data.get("continuation")):
             if _lets_go(commit):
                 self._end(lease, key)
             else:
                 self._held.pop(lease, None)
-            return None
+            return None, found.update_time
         held = await self._still_held(lease, found)
         if commit.events and (document.exists or commit.sequence <= held.sequence):
             raise LeaseLost(f"run {lease.run_id}: history document {commit.sequence} is there and not by this commit")
-        for one in waiting:
-            if one.exists:
+        for one in others:
+            if one.exists and one.reference.path in outbox:
                 del outbox[one.reference.path]
-        return held
+            elif one.exists:
+                raise _exists(one.get("run_id"))
+        return held, None
 
     async def _still_held(self, lease: Lease, found: Any) -> _Held:
         """The lease as the record shows it. Raises LeaseLost, and keeps in mind that it is lost."""
@@ -241,11 +259,22 @@ class Leases:
         self._end(lease, "")
         return LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
 
+    def _new_runs(self, lease: Lease, commit: Commit, key: str) -> dict[str, list[Create]]:
+        """The documents of the runs to create. Raises RunExistsError for what no batch could hold."""
+        writes: dict[str, list[Create]] = {}
+        for new in commit.new_runs:
+            run_id = new.run.run_id
+            if run_id in writes or run_id == lease.run_id:
+                raise _exists(run_id)
+            writes[run_id] = self._at.new_run(new.run, new.events, key)
+        return writes
+
     async def _outbox(self, lease: Lease, commit: Commit) -> dict[str, Create]:
         """The inbox documents to create, by path: one per message and open run."""
-        targets = sorted({run_id for run_id, _ in commit.outbox})
+        created = {new.run.run_id for new in commit.new_runs}
+        targets = sorted({run_id for run_id, _ in commit.outbox} - created)
         records = await self._connection.get([self._at.record(run_id) for run_id in targets], ["status"])
-        reachable = {run_id for run_id, found in zip(targets, records, strict=True) if is_open(found)}
+        reachable = created | {run_id for run_id, found in zip(targets, records, strict=True) if is_open(found)}
         writes: dict[str, Create] = {}
         for run_id, message in commit.outbox:
             if run_id in reachable:
@@ -258,5 +287,10 @@ def _lets_go(commit: Commit) -> bool:
     return commit.release is not None and (commit.release.status.closed or not commit.release.keep_lease)
 
 
-def _crowded(run_id: str) -> StoreUnavailableError:
+def _exists(run_id: str) -> RunExistsError:
+    return RunExistsError(f"run {run_id} exists already", run_id=run_id)
+
+
+def crowded(run_id: str) -> StoreUnavailableError:
+    """The error for a verb that has lost to other writers too often."""
     return StoreUnavailableError(f"run {run_id}: other writers were faster {TRIES} times; try again")

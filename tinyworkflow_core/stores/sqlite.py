@@ -16,71 +16,49 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from ..clock import fresh_id
-from ..engine.history import Event, LeaseTaken, event_to_dict, history_from_json
-from ..errors import LeaseLost, PayloadTooLargeError
+from ..engine.history import Event, LeaseTaken, history_from_json
+from ..errors import LeaseLost
 from ..store import (
-    GRACE,
     Commit,
     Delivery,
     DeliveryOutcome,
     Lease,
     Message,
     Page,
-    Release,
     Run,
     RunQuery,
     RunState,
     Status,
     nobody_is_gone,
 )
-from .sqlite_rows import (
-    COLUMNS,
-    MICROSECOND,
-    Row,
-    cursor_after,
-    letter_of,
-    list_statement,
-    message_of,
-    microseconds,
-    notes_of,
-    row_of,
-    run_of,
-    to_json,
+from .sqlite_commits import (
+    INSERT_HISTORY,
+    LAST_SEQUENCE,
+    MAX_EVENT_BYTES,
+    carry_out,
+    document_of,
+    insert_run,
+    new_run_of,
+    prepared,
 )
+from .sqlite_inbox import SELECT_MESSAGES, inbox_of, put
+from .sqlite_reopening import reopen
+from .sqlite_rows import COLUMNS, cursor_after, letter_of, list_statement, message_of, microseconds, run_of
+from .sqlite_schedules import SqliteSchedules
 from .sqlite_wakeups import Wakeups
 from .sqlite_writer import ConnectionThread
 
 RunIds = list[str]  # inside the class, `list` is a verb
 
-GRACE_MICROSECONDS = GRACE // MICROSECOND
-NOT_DRIVEN_BY_MESSAGES = frozenset({Status.PARKED, Status.SUSPENDED})
-
-_MARKS = ", ".join("?" * (COLUMNS.count(",") + 1))
 SELECT_RUN = f"SELECT {COLUMNS} FROM runs"
-INSERT_RUN = f"INSERT INTO runs ({COLUMNS}, due_at) VALUES ({_MARKS}, ?) ON CONFLICT DO NOTHING"
-INSERT_HISTORY = "INSERT INTO history VALUES (?, ?, ?, ?, ?)"
-APPEND = (
-    "INSERT INTO history SELECT ?, ?, ?, ?, ? FROM runs WHERE run_id = ? AND lease_token = ? ON CONFLICT DO NOTHING"
-)
 SELECT_DUE = "SELECT run_id FROM runs WHERE due_at <= ? ORDER BY due_at, run_id LIMIT ?"
 SELECT_HOLDERS = "SELECT DISTINCT lease_owner FROM runs WHERE lease_owner IS NOT NULL"
 SELECT_HELD = "SELECT run_id FROM runs WHERE lease_owner = ? AND due_at > ? ORDER BY due_at LIMIT ?"
-LAST_SEQUENCE = "SELECT MAX(sequence) FROM history WHERE run_id = ? AND generation = ?"
 TAKE = (
     "UPDATE runs SET status = 'running', started_at = COALESCE(started_at, ?), wake_at = ?, due_at = ?, sequence = ?, "
     "lease_owner = ?, lease_until = ?, lease_token = ? WHERE run_id = ?"
 )
 RENEW = "UPDATE runs SET lease_until = ?, wake_at = ?, due_at = ? WHERE run_id = ? AND lease_token = ?"
-CHANGE = (
-    "UPDATE runs SET status = ?, closed_at = ?, sequence = ?, retry_count = ?, open_approvals = ?, notes = ?, "
-    "output = ? WHERE run_id = ?"
-)
-LET_GO = (
-    "UPDATE runs SET wake_at = ?, due_at = ?, lease_owner = NULL, lease_until = NULL, lease_token = NULL, "
-    "released_by = ? WHERE run_id = ?"
-)
-SELECT_MESSAGES = "SELECT run_id, message_id, received_at, kind, body FROM inbox WHERE run_id = ?"
-PUT = "INSERT INTO inbox VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 
 
 class SqliteStore:
@@ -89,7 +67,7 @@ class SqliteStore:
     An instance may be used from several event loops, and goes on in a forked process with connections of its own.
     """
 
-    max_event_bytes = 4 * 1024 * 1024
+    max_event_bytes = MAX_EVENT_BYTES
 
     def __init__(self, path: str) -> None:
         in_memory = path == ":memory:"
@@ -97,18 +75,17 @@ class SqliteStore:
         self._wakeups = Wakeups(shared=not in_memory)
         self._writer = ConnectionThread(self.path, begin="BEGIN IMMEDIATE", announce=self._wakeups.announce)
         self._reader = self._writer if in_memory else ConnectionThread(self.path, begin="BEGIN")
+        self.schedules = SqliteSchedules(self._writer, self._reader)
 
     # --- one run -----------------------------------------------------------------------------
 
     async def create(self, run: Run, events: Sequence[Event]) -> bool:
-        document = self._document(events)
-        row = (*row_of(run), None if run.status.closed else microseconds(run.wake_at))
+        new = new_run_of(run, events)
 
         def write(db: sqlite3.Connection, changed: list[str]) -> bool:
-            if db.execute(INSERT_RUN, row).rowcount == 0:
+            if not insert_run(db, new):
                 there = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run.run_id,)).fetchone()
-                return bool(there == row[:-1])
-            db.execute(INSERT_HISTORY, (run.run_id, run.generation, 0, "", document))
+                return bool(there == new[0][:-1])
             changed.append(run.run_id)
             return True
 
@@ -132,12 +109,25 @@ class SqliteStore:
                 (run_id, run.generation),
             ).fetchall()
             history = [event for _, document in documents for event in history_from_json(json.loads(document))]
-            return RunState(run=run, history=history, sequence=documents[-1][0], inbox=_inbox_of(db, run_id))
+            return RunState(run=run, history=history, sequence=documents[-1][0], inbox=inbox_of(db, run_id))
 
         return await self._reader.run(read)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
-        return await self._reader.run(lambda db, changed: _inbox_of(db, run_id))
+        return await self._reader.run(lambda db, changed: inbox_of(db, run_id))
+
+    async def reopen(
+        self, run_id: str, *, sequence: int, events: Sequence[Event], retry_count: int, now: datetime
+    ) -> bool:
+        document, moment = document_of(events), microseconds(now)
+
+        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+            opened = reopen(db, run_id, sequence=sequence, document=document, retry_count=retry_count, moment=moment)
+            if opened:
+                changed.append(run_id)
+            return opened
+
+        return await self._writer.run(write)
 
     async def purge(self, run_id: str) -> None:
         def write(db: sqlite3.Connection, changed: list[str]) -> None:
@@ -170,7 +160,7 @@ class SqliteStore:
                 if held_until > moment and not gone(holder):
                     return None
                 sequence = db.execute(LAST_SEQUENCE, (run_id, generation)).fetchone()[0] + 1
-                taken = to_json([event_to_dict(LeaseTaken(at=now, owner=owner, previous_owner=holder))])
+                taken = document_of([LeaseTaken(at=now, owner=owner, previous_owner=holder)])
                 db.execute(INSERT_HISTORY, (run_id, generation, sequence, token, taken))
             db.execute(TAKE, (moment, until, until, sequence, owner, until, token, run_id))
             return Lease(run_id=run_id, owner=owner, token=token, until=now + ttl, generation=generation)
@@ -188,29 +178,8 @@ class SqliteStore:
         return await self._writer.run(write)
 
     async def commit(self, lease: Lease, commit: Commit) -> None:
-        document = self._document(commit.events) if commit.events else None
-        consumed = [(lease.run_id, message_id) for message_id in commit.consumed]
-        outbox = [letter_of(target, message) for target, message in commit.outbox]
-        release = None if commit.release is None else (commit.release, *notes_of(commit.release))
-
-        def write(db: sqlite3.Connection, changed: list[str]) -> None:
-            if document is not None:
-                if not _append(db, lease, commit.sequence, document):
-                    return  # this very commit is there already, and with it everything below
-            elif not _holds(db, lease):
-                if release is not None and _released_by(db, lease):
-                    return
-                raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
-            if consumed:
-                db.executemany("DELETE FROM inbox WHERE run_id = ? AND message_id = ?", consumed)
-            # Only an end: whoever wakes for a run that merely waits would take it, let it go, and be woken by that.
-            if release is not None and _change(db, lease, *release) and release[0].status.closed:
-                changed.append(lease.run_id)
-            for letter in outbox:
-                if _put(db, letter) is DeliveryOutcome.ACCEPTED:
-                    changed.append(letter[0])
-
-        await self._writer.run(write)
+        ready = prepared(lease, commit)
+        await self._writer.run(lambda db, changed: carry_out(db, ready, changed))
 
     # --- messages and lists ------------------------------------------------------------------
 
@@ -218,7 +187,7 @@ class SqliteStore:
         letter = letter_of(run_id, message)
 
         def write(db: sqlite3.Connection, changed: list[str]) -> Delivery:
-            outcome = _put(db, letter)
+            outcome = put(db, letter)
             if outcome is DeliveryOutcome.ACCEPTED:
                 changed.append(run_id)
             if outcome is not DeliveryOutcome.DUPLICATE:
@@ -263,90 +232,3 @@ class SqliteStore:
         await self._writer.close()
         if self._reader is not self._writer:
             await self._reader.close()
-
-    def _document(self, events: Sequence[Event]) -> str:
-        document = to_json([event_to_dict(event) for event in events])
-        size = len(document) if document.isascii() else len(document.encode())
-        if size > self.max_event_bytes:
-            raise PayloadTooLargeError(
-                f"the events of one commit take {size} bytes, over the limit of {self.max_event_bytes}; "
-                "store large values elsewhere and pass references"
-            )
-        return document
-
-
-# --- parts of an operation ---------------------------------------------------------------------------
-
-
-def _append(db: sqlite3.Connection, lease: Lease, sequence: int, document: str) -> bool:
-    """Make the history document. False: it is there already, made by this very commit."""
-    where = (lease.run_id, lease.generation, sequence)
-    if db.execute(APPEND, (*where, lease.token, document, lease.run_id, lease.token)).rowcount == 1:
-        return True
-    there = db.execute(
-        "SELECT token, events FROM history WHERE run_id = ? AND generation = ? AND sequence = ?", where
-    ).fetchone()
-    if there == (lease.token, document):
-        return False
-    raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}, or has document {sequence} already")
-
-
-def _holds(db: sqlite3.Connection, lease: Lease) -> bool:
-    row = db.execute("SELECT lease_token FROM runs WHERE run_id = ?", (lease.run_id,)).fetchone()
-    return bool(row == (lease.token,))
-
-
-def _released_by(db: sqlite3.Connection, lease: Lease) -> bool:
-    row = db.execute("SELECT released_by FROM runs WHERE run_id = ?", (lease.run_id,)).fetchone()
-    return bool(row == (lease.token,))
-
-
-def _change(db: sqlite3.Connection, lease: Lease, release: Release, approvals: str | None, notes: str) -> bool:
-    """Change the record. True: and let the run go."""
-    status, run_id = release.status, lease.run_id
-    (sequence,) = db.execute(LAST_SEQUENCE, (run_id, lease.generation)).fetchone()
-    db.execute(
-        CHANGE,
-        (
-            status.value, microseconds(release.closed_at), sequence, release.retry_count, approvals, notes,
-            release.output, run_id,
-        ),
-    )  # fmt: skip
-    if release.keep_lease and not status.closed:
-        return False
-    wake_at = due_at = None if status.closed else microseconds(release.wake_at)
-    if status.closed:
-        db.execute("DELETE FROM inbox WHERE run_id = ?", (run_id,))
-    elif status not in NOT_DRIVEN_BY_MESSAGES:
-        (oldest,) = db.execute("SELECT MIN(received_at) FROM inbox WHERE run_id = ?", (run_id,)).fetchone()
-        due_at = _earlier(due_at, oldest)
-    db.execute(LET_GO, (wake_at, due_at, lease.token, run_id))
-    return True
-
-
-def _earlier(due_at: int | None, received_at: int | None) -> int | None:
-    """due_at, or the end of the grace of a message that was received then, whichever comes first."""
-    if received_at is None:
-        return due_at
-    grace_ends = received_at + GRACE_MICROSECONDS
-    return grace_ends if due_at is None else min(due_at, grace_ends)
-
-
-def _put(db: sqlite3.Connection, letter: Row) -> DeliveryOutcome:
-    run_id, _, received_at, _, _ = letter
-    row = db.execute("SELECT status, lease_owner, due_at FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-    if row is None:
-        return DeliveryOutcome.UNKNOWN
-    status, holder, due_at = Status(row[0]), row[1], row[2]
-    if status.closed:
-        return DeliveryOutcome.CLOSED
-    if db.execute(PUT, letter).rowcount == 0:
-        return DeliveryOutcome.DUPLICATE
-    if holder is None and status not in NOT_DRIVEN_BY_MESSAGES:
-        db.execute("UPDATE runs SET due_at = ? WHERE run_id = ?", (_earlier(due_at, received_at), run_id))
-    return DeliveryOutcome.ACCEPTED
-
-
-def _inbox_of(db: sqlite3.Connection, run_id: str) -> list[Message]:
-    rows = db.execute(f"{SELECT_MESSAGES} ORDER BY received_at, message_id", (run_id,)).fetchall()
-    return [message_of(row) for row in rows]

@@ -20,10 +20,7 @@ Row = tuple[Any, ...]
 
 MICROSECOND = timedelta(microseconds=1)
 
-SCHEMA_NUMBER = 1
-"""`PRAGMA user_version` of the files that this release reads and writes."""
-
-SCHEMA = (
+_TABLES = (
     """CREATE TABLE runs (
         run_id TEXT NOT NULL PRIMARY KEY,
         workflow_id TEXT NOT NULL,
@@ -74,6 +71,14 @@ SCHEMA = (
         PRIMARY KEY (run_id, message_id)) WITHOUT ROWID""",
     "CREATE TABLE listeners (port INTEGER NOT NULL PRIMARY KEY, pid INTEGER NOT NULL)",
 )
+_CHILDREN = ("CREATE INDEX runs_by_parent ON runs (parent_run_id, created_at, run_id) WHERE parent_run_id IS NOT NULL",)
+
+SCHEMA: tuple[tuple[str, ...], ...] = (_TABLES, _CHILDREN)
+"""Step n makes a file of schema n out of one of schema n - 1; an empty file is of schema 0. A step that has been
+released is never changed."""
+
+SCHEMA_NUMBER = len(SCHEMA)
+"""`PRAGMA user_version` of the files that this release reads and writes."""
 
 COLUMNS = (
     "run_id, workflow_id, name, version, status, created_at, started_at, closed_at, generation, sequence, wake_at, "
@@ -201,6 +206,8 @@ def list_statement(query: RunQuery) -> tuple[str, Row]:
         tests.append(("name = ?", (query.name,)))
     if query.workflow_id is not None:
         tests.append(("workflow_id = ?", (query.workflow_id,)))
+    if query.parent_run_id is not None:
+        tests.append(("parent_run_id = ?", (query.parent_run_id,)))
     if query.started_after is not None:
         tests.append(("created_at >= ?", (microseconds(query.started_after),)))
     if query.started_before is not None:

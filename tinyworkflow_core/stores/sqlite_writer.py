@@ -237,10 +237,10 @@ def _have_schema(db: sqlite3.Connection, path: str) -> None:
     if _schema_number(db, path) == SCHEMA_NUMBER:
         return
     db.execute("BEGIN IMMEDIATE")
-    if _schema_number(db, path) == 0:  # asked again: another process may have been first
-        for statement in SCHEMA:
+    for step in SCHEMA[_schema_number(db, path) :]:  # asked again: another process may have been first
+        for statement in step:
             db.execute(statement)
-        db.execute(f"PRAGMA user_version = {SCHEMA_NUMBER}")
+    db.execute(f"PRAGMA user_version = {SCHEMA_NUMBER}")
     db.execute("COMMIT")
 
 

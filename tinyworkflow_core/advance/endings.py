@@ -1,0 +1,221 @@
+"""Endings: how a call lets go of its run for good, or for the time being: closed, retried, continued as new, parked,
+suspended. Each is one commit, with word to the parent and an end for the children that are left behind."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from ..dispatcher import Advance
+from ..engine.history import (
+    ChildEnded,
+    ChildStarted,
+    Event,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    RunRetried,
+    RunStarted,
+    RunSuspended,
+    RunTerminated,
+    UpdateCompleted,
+)
+from ..engine.replay import ENGINE, PYTHON, Cancelled, Completed, ContinuedAsNew, Failed
+from ..engine.rewind import effective
+from ..errors import PayloadTooLargeError
+from ..serialization import Failure
+from ..store import Message, MessageKind, Status
+from .holding import Holding
+from .records import message_fits
+from .surroundings import Progress
+
+_log = logging.getLogger("tinyworkflow.advance")
+
+Outbox = tuple[tuple[str, Message], ...]
+
+
+async def close(
+    holding: Holding,
+    outcome: Completed | Failed | Cancelled,
+    *,
+    before: Sequence[Event] = (),
+    consumed: tuple[str, ...] = (),
+) -> Progress:
+    """End the run as its code has ended, or let its workflow's policy retry it."""
+    await _stop(holding)
+    now = holding.now()
+    if isinstance(outcome, Failed) and outcome.retry_after is not None:
+        return await _retry_later(holding, outcome, outcome.retry_after)
+    event: Event
+    output: str | None = None
+    error: Failure | None = None
+    match outcome:
+        case Completed(output=output):
+            event, status = RunCompleted(at=now, output=output), Status.COMPLETED
+        case Failed(error=error, failed=failed, undone=undone, position=position):
+            event = RunFailed(at=now, error=error, failed=failed, undone=undone, position=position)
+            status = Status.FAILED
+        case Cancelled(reason=reason):
+            event, status = RunCancelled(at=now, reason=reason), Status.CANCELLED
+    events = [*before, *_last_words(holding), event]
+    return await _end(holding, status, events, consumed=consumed, output=output, error=error)
+
+
+async def terminate(holding: Holding, message: Message) -> Progress:
+    """End the run by force, whatever its code would say to it."""
+    await _stop(holding)
+    event = RunTerminated(at=holding.now(), message_id=message.id, reason=message.body.get("reason"))
+    return await _end(holding, Status.TERMINATED, [event], consumed=(message.id,))
+
+
+async def _end(
+    holding: Holding,
+    status: Status,
+    events: Sequence[Event],
+    *,
+    consumed: tuple[str, ...] = (),
+    output: str | None = None,
+    error: Failure | None = None,
+) -> Progress:
+    now = holding.now()
+    holding.show_state(approvals=())
+    holding.ledger.show(open_approvals=())
+    release = holding.ledger.release(status, output=output, error=error, closed_at=now)
+    outbox = (*_word_to_parent(holding, status, output, error), *_to_children_left(holding))
+    await holding.ledger.write(events, consumed=consumed, release=release, outbox=outbox)
+    await holding.dispatch(Advance(run_id=target) for target, _ in outbox)
+    return Progress.CLOSED
+
+
+def _last_words(holding: Holding) -> list[Event]:
+    answers = holding.execution.answers if holding.execution is not None else ()
+    now = holding.now()
+    said = [UpdateCompleted(at=now, message_id=one.message_id, result=one.result, error=one.error) for one in answers]
+    return [*holding.patches(), *said]
+
+
+async def _retry_later(holding: Holding, outcome: Failed, after: float) -> Progress:
+    now, run = holding.now(), holding.ledger.run
+    due = now + timedelta(seconds=after)
+    event = RunRetried(
+        at=now,
+        failed_at=now,
+        due=due,
+        automatic=True,
+        error=outcome.error,
+        forgotten=outcome.failed,
+        undone=outcome.undone,
+        position=outcome.position,
+    )
+    holding.show_state(approvals=())
+    holding.ledger.show(retry_count=run.retry_count + 1)
+    release = holding.ledger.release(Status.RETRYING, wake_at=due, error=outcome.error)
+    await holding.ledger.write([*_last_words(holding), event], release=release)
+    holding.attention.handed_over = True
+    await holding.around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=due if after else None)
+    return Progress.RELEASED
+
+
+async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress:
+    """Go on as the next generation, with nothing of this one's history but the signals that nobody has taken."""
+    await _stop(holding)
+    ledger, now = holding.ledger, holding.now()
+    started, run = ledger.history[0], ledger.run
+    assert isinstance(started, RunStarted)
+    opening = RunStarted(
+        at=now,
+        name=started.name,
+        version=started.version,
+        input=outcome.input,
+        engine=ENGINE,
+        python=PYTHON,
+        fingerprint=holding.around.registry.workflow(run.name, run.version).fingerprint,
+        parent_run_id=started.parent_run_id,
+        parent_message=started.parent_message,
+        deadline=started.deadline,
+        seen=outcome.seen,
+    )
+    holding.show_state(approvals=())
+    outbox = _to_children_left(holding)
+    generation = (opening, *outcome.signals)
+    release = ledger.release(Status.PENDING, wake_at=now, next_generation=generation)
+    await ledger.write([], release=release, outbox=outbox)
+    await holding.dispatch(Advance(run_id=target) for target, _ in outbox)
+    return Progress.CONTINUED
+
+
+async def park(holding: Holding, problem: str) -> Progress:
+    """Put the run aside, whole, until code that fits is deployed or a person acts."""
+    await _stop(holding)
+    run_id = holding.run_id
+    _log.error("run %s is parked: %s", run_id, problem, extra={"run_id": run_id})
+    wake_at = holding.now() + timedelta(seconds=holding.around.settings.parked_retry_seconds)
+    release = holding.ledger.release(Status.PARKED, wake_at=wake_at, problem=problem)
+    await holding.ledger.write([], release=release)
+    holding.attention.aside = True
+    return Progress.RELEASED
+
+
+async def suspend(holding: Holding, message: Message, ended: Sequence[Event]) -> Progress:
+    """Put the run aside because an operator asked for it. What has ended meanwhile is recorded, and not acted on."""
+    event = RunSuspended(at=holding.now(), message_id=message.id, reason=message.body.get("reason"))
+    holding.show_state()
+    release = holding.ledger.release(Status.SUSPENDED)
+    events = holding.with_what_goes_along([*ended, event])
+    await holding.ledger.write(events, consumed=(message.id,), release=release)
+    holding.attention.aside = True
+    return Progress.RELEASED
+
+
+async def stay_suspended(holding: Holding) -> Progress:
+    """Let go of a run that is suspended and was woken all the same."""
+    await holding.ledger.write([], release=holding.ledger.release(Status.SUSPENDED))
+    holding.attention.aside = True
+    return Progress.RELEASED
+
+
+async def _stop(holding: Holding) -> None:
+    if holding.work is not None:
+        await holding.work.stop()
+
+
+# --- other runs --------------------------------------------------------------------------------------
+
+
+def _word_to_parent(holding: Holding, status: Status, output: str | None, error: Failure | None) -> Outbox:
+    """The message that tells the parent how the run has ended; nothing for a run without one."""
+    history, now = holding.ledger.history, holding.now()
+    started = history[0] if history else None
+    if not isinstance(started, RunStarted) or started.parent_run_id is None or started.parent_message is None:
+        return ()
+    message_id = started.parent_message
+
+    def message(status: Status, output: str | None, error: Failure | None) -> Message:
+        body = {"status": status.value, "result": output, "error": None if error is None else error.to_dict()}
+        return Message(id=message_id, kind=MessageKind.CHILD, received_at=now, body=body)
+
+    told = message(status, output, error)
+    if not message_fits(told, holding.around.store.max_event_bytes):
+        problem = PayloadTooLargeError("what the child run ended with is too large to be sent to its parent")
+        told = message(Status.FAILED, None, holding.around.codec.failure(problem))
+    return ((started.parent_run_id, told),)
+
+
+def _to_children_left(holding: Holding) -> Outbox:
+    """Messages that settle the children which are still open, by their `on_parent_close`."""
+    open_children: dict[int, ChildStarted] = {}
+    for event in effective(holding.ledger.history):
+        if isinstance(event, ChildStarted):
+            open_children[event.id] = event
+        elif isinstance(event, ChildEnded):
+            open_children.pop(event.id, None)
+    now, reason = holding.now(), {"reason": f"its parent {holding.run_id} has ended"}
+    outbox: list[tuple[str, Message]] = []
+    for child in open_children.values():
+        if child.on_parent_close == "cancel":
+            outbox.append((child.run_id, Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body=reason)))
+        elif child.on_parent_close == "terminate":
+            message = Message(id="terminate", kind=MessageKind.TERMINATE, received_at=now, body=reason)
+            outbox.append((child.run_id, message))
+    return tuple(outbox)

@@ -1,0 +1,101 @@
+"""Performing: one attempt of an activity as a call of its own (`@activity(run_on="queue")`).
+
+The call does not hold the run: it reads it, makes the attempt, and sends the outcome as a message under an id that is
+the attempt's own, so that of two calls for one attempt the first to end counts.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from ..dispatcher import Advance, Perform
+from ..engine.commands import ActivityAttempt, ExecuteActivity
+from ..engine.context import RunFacts
+from ..engine.history import ActivityCancelled, ActivityFailed, event_to_dict
+from ..engine.replay import Execution
+from ..errors import PayloadTooLargeError
+from ..store import DeliveryOutcome, Message, MessageKind, RunState
+from .records import message_fits
+from .surroundings import Progress, Surroundings
+from .work import attempt_of
+
+_log = logging.getLogger("tinyworkflow.advance")
+
+
+class Performer:
+    """Makes attempts that were handed out."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self._around = around
+
+    async def perform(self, task: Perform) -> Progress:
+        """Make the attempt, if the run still waits for it, and tell the run.
+
+        CLOSED: nobody waits for this attempt (any more). RELEASED: made, and its outcome is in the run's inbox. UNKNOWN:
+        there is no such run. Raises StoreError; the run then finds the attempt lost at its deadline.
+        """
+        state = await self._around.store.load(task.run_id)
+        if state is None:
+            return Progress.UNKNOWN
+        if state.run.status.closed or state.run.generation != task.generation:
+            return Progress.CLOSED
+        attempt = self._find(state, task)
+        if attempt is None:
+            return Progress.CLOSED
+        event = await self._around.run_activity(attempt, _ignore, _ignore)
+        if isinstance(event, ActivityCancelled):  # this call is cut off: the attempt counts as lost
+            return Progress.CLOSED
+        now = self._around.clock.now()
+        message_id = f"activity/{task.generation}/{task.activity_id}/{task.attempt}"
+
+        def message(event: object) -> Message:
+            body = {"event": event_to_dict(event)}  # type: ignore[arg-type]  # one of the two that end an attempt
+            return Message(id=message_id, kind=MessageKind.ACTIVITY, received_at=now, body=body)
+
+        told = message(event)
+        if not message_fits(told, self._around.store.max_event_bytes):
+            problem = PayloadTooLargeError(
+                f"result of activity {attempt.command.activity.name!r} is too large to store"
+            )
+            failure = self._around.codec.failure(problem)
+            told = message(
+                ActivityFailed(
+                    at=now,
+                    attempt=task.attempt,
+                    started_at=event.started_at,
+                    error=failure,
+                    **attempt.command.about(),
+                )
+            )
+        delivery = await self._around.store.deliver(task.run_id, told)
+        if delivery.outcome is DeliveryOutcome.CLOSED:
+            return Progress.CLOSED
+        await self._around.dispatcher.dispatch(Advance(run_id=task.run_id))
+        return Progress.RELEASED
+
+    def _find(self, state: RunState, task: Perform) -> ActivityAttempt | None:
+        """The attempt, by replaying the run: only its code knows the activity with all its options."""
+        run = state.run
+        facts = RunFacts(
+            run_id=run.run_id,
+            workflow_id=run.workflow_id,
+            name=run.name,
+            version=run.version,
+            generation=run.generation,
+            parent_run_id=run.parent_run_id,
+        )
+        definition = self._around.registry.workflow(run.name, run.version)
+        execution = Execution(definition, state.history, facts=facts, codec=self._around.codec)
+        try:
+            pending = execution.journal.open.get(task.activity_id)
+            if pending is None or pending.withdrawn or not isinstance(pending.command, ExecuteActivity):
+                return None
+            if pending.attempt + 1 != task.attempt or pending.deadline is None:
+                return None
+            return attempt_of(pending, execution.journal, run_id=run.run_id, generation=run.generation)
+        finally:
+            execution.close()
+
+
+def _ignore(*about: object) -> None:
+    pass
