@@ -35,6 +35,7 @@ ERROR = {
     "members": [{"type": "M", "message": ""}],
 }
 ACTIVITY = {"id": 1, "name": "pay", "digest": "0123456789abcdef", "input": "[1]", "group": 0}
+CHILD = {"id": 5, "name": "ship", "digest": "0123456789abcdef", "run_id": "r.0.5"}
 
 # What releases have written. Never edit a line; add one when an event gets a field.
 GOLDEN: list[dict[str, Any]] = [
@@ -75,6 +76,46 @@ GOLDEN: list[dict[str, Any]] = [
     {"kind": "ApprovalWithdrawn", "at": AT, "id": 3, "key": "boss"},
     {"kind": "SideEffectRecorded", "at": AT, "id": 4, "result": "1"},
     {"kind": "SideEffectRecorded", "at": AT, "id": 4, "error": ERROR},
+    {
+        "kind": "RunStarted", "at": AT, "name": "order", "version": 2, "input": "{}", "engine": 1, "python": "3.13",
+        "fingerprint": "f", "parent_run_id": "p", "parent_message": "child/0/1/c", "deadline": LATER, "seed": "s/0",
+        "seen": ["signal/a", "update/b"],
+    },
+    {"kind": "RunTimedOut", "at": AT},
+    {"kind": "RunSuspended", "at": AT, "message_id": "m"},
+    {"kind": "RunSuspended", "at": AT, "message_id": "m", "reason": "why"},
+    {"kind": "RunResumed", "at": AT, "message_id": "m"},
+    {"kind": "RunFailed", "at": AT, "error": ERROR, "failed": [1, 3], "undone": [1], "position": 4},
+    {"kind": "RunTerminated", "at": AT, "message_id": "m"},
+    {"kind": "RunTerminated", "at": AT, "message_id": "m", "reason": "why"},
+    {"kind": "RunRetried", "at": AT, "failed_at": AT, "due": LATER, "automatic": False},
+    {
+        "kind": "RunRetried", "at": AT, "failed_at": AT, "due": LATER, "automatic": True, "error": ERROR,
+        "forgotten": [1, 3], "undone": [1], "position": 4, "deadline": LATER,
+    },
+    {"kind": "RunForked", "at": AT, "from_run_id": "r", "at_event": 7},
+    {"kind": "PatchMarked", "at": AT, "patch": "new-tax"},
+    {"kind": "ActivityScheduled", "at": AT, **ACTIVITY, "attempt": 2, "deadline": LATER},
+    {"kind": "ActivityStarted", "at": AT, **ACTIVITY},
+    {"kind": "ActivityHeartbeat", "at": AT, "id": 1, "attempt": 2, "details": "[1]"},
+    {
+        "kind": "ActivityFailed", "at": AT, **ACTIVITY, "attempt": 1, "started_at": AT, "error": ERROR,
+        "retry_at": LATER, "heartbeat": "[1]",
+    },
+    {"kind": "ChildStarted", "at": AT, **CHILD, "on_parent_close": "abandon"},
+    {"kind": "ChildEnded", "at": AT, **CHILD, "status": "completed", "message_id": "m", "result": "1"},
+    {"kind": "ChildEnded", "at": AT, **CHILD, "status": "failed", "error": ERROR},
+    {"kind": "ChildEnded", "at": AT, **CHILD, "status": "cancelled", "message_id": "m"},
+    {"kind": "MessageSent", "at": AT, "id": 6, "target": "r", "name": "go", "digest": "0123456789abcdef"},
+    {"kind": "MessageSent", "at": AT, "id": 6, "target": "r", "name": None, "digest": "0123456789abcdef"},
+    {
+        "kind": "MessageSent", "at": AT, "id": 6, "target": "r", "name": "go", "digest": "0123456789abcdef",
+        "error": ERROR,
+    },
+    {"kind": "UpdateAccepted", "at": AT, "message_id": "m", "name": "limit", "payload": "1"},
+    {"kind": "UpdateCompleted", "at": AT, "message_id": "m", "result": "1"},
+    {"kind": "UpdateCompleted", "at": AT, "message_id": "m", "error": ERROR},
+    {"kind": "UpdateRejected", "at": AT, "message_id": "m", "error": ERROR},
 ]  # fmt: skip
 
 

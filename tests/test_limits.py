@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tinyworkflow_core import ApplicationError, WorkflowFailedError, activity_context
+from tinyworkflow_core import ApplicationError, WorkflowContext, WorkflowFailedError, activity_context, workflow
 from tinyworkflow_core.errors import DeterminismError
 from tinyworkflow_core.stores import open_store
 from tinyworkflow_core.testing import START, WorkflowEnvironment, four_ways
@@ -72,17 +72,13 @@ def failing(calls: Counter[str], name: str, times: int) -> dict[str, Callable[..
 
 
 async def test_1_a_retry_runs_only_what_failed(page: ModuleType, calls: Counter[str]) -> None:
-    async def scenario(world: WorkflowEnvironment) -> None:
-        calls.clear()
-        run_id = await world.start(page.example)
-        assert await world.result(run_id) == "call 3"
-        assert not world.plain or calls == {"step1": 1, "step2": 1, "step3": 3}
-        assert len(await world.events(run_id, "ActivityCompleted")) == 3
-        assert (await world.status(run_id)).retry_count == 2
-
     replaced = counted(calls, "step1", "step2") | failing(calls, "step3", 2)
     async with WorkflowEnvironment([page.example], activities=replaced) as world:
-        await scenario(world)
+        run_id = await world.start(page.example)
+        assert await world.result(run_id) == "call 3"
+        assert calls == {"step1": 1, "step2": 1, "step3": 3}
+        assert len(await world.events(run_id, "ActivityCompleted")) == 3
+        assert (await world.status(run_id)).retry_count == 2
 
 
 async def test_1_a_person_retries_a_failed_run_from_where_it_failed(page: ModuleType, calls: Counter[str]) -> None:
@@ -170,7 +166,7 @@ async def test_6_a_run_in_flight_ends_on_its_version_and_new_ones_take_the_next(
 
 
 async def test_6_a_patch_changes_new_runs_only(page: ModuleType) -> None:
-    [unpatched] = [one for one in _before_the_patch(page) if one.name == "patched_workflow"]
+    unpatched = before_the_patch(page)
     store = open_store("sqlite:///:memory:")
     before = WorkflowEnvironment([unpatched], store=store)
     in_flight = await before.start("patched_workflow")
@@ -182,9 +178,7 @@ async def test_6_a_patch_changes_new_runs_only(page: ModuleType) -> None:
     await store.close()
 
 
-def _before_the_patch(page: ModuleType) -> list[Any]:
-    from tinyworkflow_core import WorkflowContext, workflow
-
+def before_the_patch(page: ModuleType) -> Any:
     @workflow(name="patched_workflow")
     async def unpatched_workflow(ctx: WorkflowContext) -> dict[str, int]:
         step1 = await ctx.execute_activity(page.activity_a)
@@ -192,7 +186,7 @@ def _before_the_patch(page: ModuleType) -> list[Any]:
         step2 = await ctx.execute_activity(page.activity_b)
         return {"result": step1 + step2}
 
-    return [unpatched_workflow]
+    return unpatched_workflow
 
 
 async def test_7_each_call_keeps_to_its_own_policy(page: ModuleType) -> None:

@@ -473,7 +473,7 @@ async def test_runs_that_nap_for_ever_leave_room_for_the_others(store: Store) ->
     one = app(store, settings=AdvanceSettings(patience_seconds=0.2))
     narrow = LocalDispatcher(one.carry_out, clock=one.clock, max_calls=2)
     other = app(store, dispatcher=narrow, settings=AdvanceSettings(patience_seconds=0.2))
-    narrow._handler = other.advance
+    narrow._handler = other.carry_out
     for _ in range(2):
         await other.client.start_workflow(polls)
     run_id = await other.client.start_workflow(quick)

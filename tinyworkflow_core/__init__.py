@@ -12,22 +12,44 @@ if TYPE_CHECKING:
     from .activities import ActivityContext, activity_context
     from .advance import AdvanceSettings
     from .app import App, TinyWorkflowClient
-    from .client import WorkflowClient, WorkflowExecution
+    from .client import WorkflowClient
+    from .encryption import EncryptionCodec
+    from .engine.batch import BatchResult
+    from .engine.children import ChildHandle
     from .engine.context import Approval, WorkflowContext
     from .errors import (
         ActivityError,
         ApplicationError,
+        ChildFailedError,
+        DefinitionError,
+        DeterminismError,
+        DeterminismWarning,
+        HeartbeatTimeoutError,
+        HttpStatusError,
+        InvalidInputError,
         NonDeterminismError,
+        QueryError,
         RetryAfter,
         RunClosedError,
+        RunExistsError,
         RunNotFoundError,
+        RunStateError,
+        StepInterruptedError,
         TinyWorkflowError,
+        UnknownWorkflowError,
+        UpdateRejectedError,
+        WorkflowCancelledError,
         WorkflowFailedError,
     )
+    from .exchange import HttpResponse
     from .http import create_app
     from .http.webhooks import Start, WebhookEvent, github_signature, webhook
     from .registry import activity, workflow
     from .retry import RetryPolicy
+    from .sealing import PayloadCodec
+    from .serialization import Codec
+    from .store import Status as WorkflowStatus
+    from .timeline import WorkflowEvent, WorkflowExecution
 
 __version__ = "0.2.0.dev0"
 
@@ -38,19 +60,41 @@ _HOMES = {
     "App": "app",
     "ApplicationError": "errors",
     "Approval": "engine.context",
+    "BatchResult": "engine.batch",
+    "ChildFailedError": "errors",
+    "ChildHandle": "engine.children",
+    "Codec": "serialization",
+    "DefinitionError": "errors",
+    "DeterminismError": "errors",
+    "DeterminismWarning": "errors",
+    "EncryptionCodec": "encryption",
+    "HeartbeatTimeoutError": "errors",
+    "HttpResponse": "exchange",
+    "HttpStatusError": "errors",
+    "InvalidInputError": "errors",
     "NonDeterminismError": "errors",
+    "PayloadCodec": "sealing",
+    "QueryError": "errors",
     "RetryAfter": "errors",
     "RetryPolicy": "retry",
     "RunClosedError": "errors",
+    "RunExistsError": "errors",
     "RunNotFoundError": "errors",
+    "RunStateError": "errors",
     "Start": "http.webhooks",
+    "StepInterruptedError": "errors",
     "TinyWorkflowClient": "app",
     "TinyWorkflowError": "errors",
+    "UnknownWorkflowError": "errors",
+    "UpdateRejectedError": "errors",
     "WebhookEvent": "http.webhooks",
+    "WorkflowCancelledError": "errors",
     "WorkflowClient": "client",
     "WorkflowContext": "engine.context",
-    "WorkflowExecution": "client",
+    "WorkflowEvent": "timeline",
+    "WorkflowExecution": "timeline",
     "WorkflowFailedError": "errors",
+    "WorkflowStatus": "store",
     "activity": "registry",
     "activity_context": "activities",
     "create_app": "http",
@@ -59,6 +103,9 @@ _HOMES = {
     "workflow": "registry",
 }
 
+_OWN_NAMES = {"WorkflowStatus": "Status"}
+"""What a name is called where it lives."""
+
 __all__ = [
     "ActivityContext",
     "ActivityError",
@@ -66,19 +113,41 @@ __all__ = [
     "App",
     "ApplicationError",
     "Approval",
+    "BatchResult",
+    "ChildFailedError",
+    "ChildHandle",
+    "Codec",
+    "DefinitionError",
+    "DeterminismError",
+    "DeterminismWarning",
+    "EncryptionCodec",
+    "HeartbeatTimeoutError",
+    "HttpResponse",
+    "HttpStatusError",
+    "InvalidInputError",
     "NonDeterminismError",
+    "PayloadCodec",
+    "QueryError",
     "RetryAfter",
     "RetryPolicy",
     "RunClosedError",
+    "RunExistsError",
     "RunNotFoundError",
+    "RunStateError",
     "Start",
+    "StepInterruptedError",
     "TinyWorkflowClient",
     "TinyWorkflowError",
+    "UnknownWorkflowError",
+    "UpdateRejectedError",
     "WebhookEvent",
+    "WorkflowCancelledError",
     "WorkflowClient",
     "WorkflowContext",
+    "WorkflowEvent",
     "WorkflowExecution",
     "WorkflowFailedError",
+    "WorkflowStatus",
     "activity",
     "activity_context",
     "create_app",
@@ -91,7 +160,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if (home := _HOMES.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    value = getattr(importlib.import_module(f".{home}", __name__), _OWN_NAMES.get(name, name))
     globals()[name] = value
     return value
 

@@ -19,7 +19,7 @@ from .activities import MAX_CONCURRENT, ActivityRunner
 from .advance import Advancer, AdvanceSettings, Performer, Progress, Surroundings
 from .client import WorkflowClient
 from .clock import Clock, SystemClock, seconds
-from .dispatcher import Dispatcher, Perform, Task
+from .dispatcher import Advance, Dispatcher, Perform, Task
 from .dispatchers.local import LocalDispatcher, NoDispatcher
 from .encryption import EncryptionCodec
 from .errors import ConfigurationError
@@ -96,7 +96,8 @@ class App:
 
         TINYWORKFLOW_DATABASE_URL (default: an SQLite file here), TINYWORKFLOW_API_KEYS (comma-separated),
         TINYWORKFLOW_DISPATCHER (local or none), TINYWORKFLOW_LEASE (default 30s), TINYWORKFLOW_REQUEST_TIMEOUT,
-        TINYWORKFLOW_TICK (default 1s), TINYWORKFLOW_ENCRYPTION_KEYS (comma-separated, the first one seals). Raises ConfigurationError naming the variable that does not fit.
+        TINYWORKFLOW_TICK (default 1s), TINYWORKFLOW_ENCRYPTION_KEYS (comma-separated, the first one seals). Raises
+        ConfigurationError naming the variable that does not fit.
         """
         found: dict[str, Any] = {
             "api_keys": [key for part in environ.get("TINYWORKFLOW_API_KEYS", "").split(",") if (key := part.strip())],
@@ -199,6 +200,9 @@ class TinyWorkflowClient(WorkflowClient):
     - database_url: `sqlite:///file.db`, `sqlite:///:memory:`, `firestore://project/database?collection=prefix`; the
       environment variable TINYWORKFLOW_DATABASE_URL unless given, else an SQLite file in the current folder.
     - auto_start_worker: `async with`, or the first `start_workflow`, starts a worker; `close()` ends it.
+
+    Without a worker of its own it leaves the calls to those who have one, except for a run that it waits for
+    (`start_workflow(wait=True)`): that one it brings to its end itself.
     """
 
     def __init__(
@@ -217,11 +221,53 @@ class TinyWorkflowClient(WorkflowClient):
         super().__init__(app.store, NoDispatcher(), app.registry, codec=app.codec, clock=app.clock)
         self._auto_start_worker = auto_start_worker
 
-    async def start_workflow(self, *args: Any, **kwargs: Any) -> str:
-        """See WorkflowClient.start_workflow."""
+    async def initialize(self) -> None:
+        """Start the worker when `auto_start_worker` asks for one; `async with` does that by itself."""
         if self._auto_start_worker:
             await self.start_worker()
-        return await super().start_workflow(*args, **kwargs)
+
+    async def start_workflow(
+        self,
+        workflow_name: str | WorkflowDefinition[Any],
+        input_data: Any = None,
+        workflow_id: str | None = None,
+        wait: bool = False,
+        **options: Any,
+    ) -> str:
+        """See WorkflowClient.start_workflow."""
+        await self.initialize()
+        run_id = await super().start_workflow(workflow_name, input_data, workflow_id, **options)
+        if wait:
+            await self._bring_to_its_end(run_id)
+        return run_id
+
+    async def _bring_to_its_end(self, run_id: str) -> None:
+        """Wait for the run, and make its calls unless a worker here does."""
+        driving = None if self.dispatcher is self.app.dispatcher else asyncio.ensure_future(self._drive(run_id))
+        try:
+            await self.get_result(run_id)
+        finally:
+            if driving is not None:
+                driving.cancel()
+                await asyncio.gather(driving, return_exceptions=True)
+
+    async def _drive(self, run_id: str) -> None:
+        local = self.app.dispatcher
+        assert isinstance(local, LocalDispatcher)
+        unsubscribe = None
+        if isinstance(self.store, Notifies):
+            unsubscribe = self.store.subscribe(lambda changed: local.wake(run_id) if changed == run_id else None)
+        try:
+            await local.dispatch(Advance(run_id=run_id))
+            while True:  # a message that came from elsewhere, or a wake-up that was lost
+                await asyncio.sleep(self.app.tick_seconds)
+                run = await self.store.get(run_id)
+                due = run is not None and run.wake_at is not None and run.wake_at <= self.clock.now()
+                if due or await self.store.inbox(run_id):
+                    await local.dispatch(Advance(run_id=run_id))
+        finally:
+            if unsubscribe is not None:
+                unsubscribe()
 
     async def approve_workflow(
         self,

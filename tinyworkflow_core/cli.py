@@ -19,10 +19,10 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from .app import DEFAULT_DATABASE_URL, App, TinyWorkflowClient
-from .client import WorkflowExecution
 from .errors import TinyWorkflowError
 from .serialization import Codec
 from .store import OpenApproval
+from .timeline import WorkflowExecution
 
 T = TypeVar("T")
 

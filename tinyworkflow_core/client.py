@@ -7,21 +7,18 @@ Nothing here runs a workflow. `TinyWorkflowClient` (app.py) is this client with 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from . import steering
+from . import steering, talking
 from .clock import Clock, Duration, fresh_id, seconds
 from .dispatcher import Advance, Dispatcher
 from .engine.commands import RUN_ID
-from .engine.context import RunFacts
-from .engine.history import RunStarted, UpdateCompleted, UpdateRejected
-from .engine.replay import ENGINE, PYTHON, Execution, Mismatch
+from .engine.history import RunStarted
+from .engine.replay import ENGINE, PYTHON
 from .errors import (
     IdempotencyConflictError,
     InvalidInputError,
@@ -30,52 +27,17 @@ from .errors import (
     RunExistsError,
     RunNotFoundError,
     SerializationError,
-    UnknownWorkflowError,
-    UpdateRejectedError,
     WorkflowCancelledError,
     WorkflowFailedError,
 )
 from .registry import Registry, WorkflowDefinition
 from .serialization import Codec, Failure, digest
-from .store import DeliveryOutcome, Message, MessageKind, Notifies, OpenApproval, Run, RunQuery, RunState, Status, Store
-from .timeline import WorkflowEvent, event_view
+from .store import DeliveryOutcome, Message, MessageKind, Notifies, Run, RunQuery, RunState, Status, Store
+from .talking import POLL_SECONDS
+from .timeline import WorkflowEvent, WorkflowExecution, event_view, run_view
 
-_POLL_SECONDS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""How soon a waiting caller looks again; the last one repeats. Only a fall-back where the store says itself what
-changes."""
 _EVENT_OVERHEAD = 1000
 """Bytes of a history document besides what a message brings."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WorkflowExecution:
-    """One run as callers see it. `output_data` is `{"result": value}` once completed; `status` is text."""
-
-    run_id: str
-    workflow_id: str
-    workflow_name: str
-    version: int
-    status: str
-    input_data: Any
-    output_data: dict[str, Any] | None
-    error: str | None
-    error_type: str | None
-    problem: str | None
-    created_at: datetime
-    started_at: datetime | None
-    completed_at: datetime | None
-    parent_run_id: str | None
-    generation: int
-    retry_count: int
-    max_retries: int
-    custom_status: Any
-    attributes: Mapping[str, Any]
-    open_approvals: tuple[OpenApproval, ...]
-
-    @property
-    def approval_required(self) -> str | None:
-        """The key of the oldest open approval."""
-        return self.open_approvals[0].key if self.open_approvals else None
 
 
 class WorkflowClient:
@@ -198,7 +160,7 @@ class WorkflowClient:
                 run = await self._run(run_id)
                 if run.status.closed:
                     return run
-                pause = _POLL_SECONDS[-1 if unsubscribe else min(looks, len(_POLL_SECONDS) - 1)]
+                pause = POLL_SECONDS[-1 if unsubscribe else min(looks, len(POLL_SECONDS) - 1)]
                 looks += 1
                 timer = asyncio.get_running_loop().call_later(pause, changed.set)
                 await changed.wait()
@@ -271,16 +233,12 @@ class WorkflowClient:
         await self._deliver(run_id, MessageKind.CANCEL, "cancel", self._reason(reason))
 
     async def query_workflow(self, run_id: str, name: str, *args: Any, **kwargs: Any) -> Any:
-        """Ask the run's own code, by replaying it here: nothing is written, and the run need not be awake. Also for runs
-        that have ended, as far as their history is kept.
+        """Ask the run's own code, by replaying it here: nothing is written, and the run need not be awake. Also for
+        runs that have ended, as far as their history is kept.
 
         Raises RunNotFoundError, UnknownWorkflowError, QueryError, NonDeterminismError, and what the handler raises.
         """
-        execution = self._replayed(await self._load(run_id))
-        try:
-            return self.codec.decode(execution.query(name, args, kwargs))
-        finally:
-            execution.close()
+        return talking.query(await self._load(run_id), self.registry, self.codec, name, args, kwargs)
 
     async def update_workflow(
         self,
@@ -301,70 +259,27 @@ class WorkflowClient:
         """
         message_id = f"update/{update_id or fresh_id(32)}"
         state = await self._load(run_id)
-        if (answer := _answer_of(state, message_id)) is None:
+        answer = talking.answer_of(state, message_id)
+        if answer is None:
             text = self.codec.encode(payload)
             if not state.run.status.closed:
-                self._check_update(state, name, text)
+                talking.check_update(state, self.registry, self.codec, name, text)
             await self._deliver(run_id, MessageKind.UPDATE, message_id, {"name": name, "payload": text})
             async with asyncio.timeout(None if timeout is None else seconds(timeout)):
-                answer = await self._wait_answered(run_id, message_id)
-        if isinstance(answer, UpdateCompleted) and answer.result is not None:
-            return self.codec.decode(answer.result)
-        error = self.codec.exception(cast("Failure", answer.error))
-        if isinstance(answer, UpdateRejected):
-            raise UpdateRejectedError(f"update {name!r} of run {run_id!r}: {error}", run_id=run_id) from error
-        raise error
-
-    def _check_update(self, state: RunState, name: str, payload: str) -> None:
-        execution = self._replayed(state)
-        try:
-            execution.validate_update(name, payload)
-        except Exception as error:
-            run_id = state.run.run_id
-            raise UpdateRejectedError(f"update {name!r} of run {run_id!r}: {error}", run_id=run_id) from error
-        finally:
-            execution.close()
-
-    async def _wait_answered(self, run_id: str, message_id: str) -> UpdateCompleted | UpdateRejected:
-        for pause in itertools.chain(_POLL_SECONDS, itertools.repeat(_POLL_SECONDS[-1])):
-            # Reading the whole history is what costs: not while the message has not even been taken up.
-            if all(one.id != message_id for one in await self.store.inbox(run_id)):
-                state = await self._load(run_id)
-                if (answer := _answer_of(state, message_id)) is not None:
-                    return answer
-                if state.run.status.closed:
-                    raise RunClosedError(f"run {run_id!r} ended before it answered the update", run_id=run_id)
-            await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
-
-    def _replayed(self, state: RunState) -> Execution:
-        run = state.run
-        facts = RunFacts(
-            run_id=run.run_id,
-            workflow_id=run.workflow_id,
-            name=run.name,
-            version=run.version,
-            generation=run.generation,
-            parent_run_id=run.parent_run_id,
-        )
-        execution = Execution(
-            self.registry.workflow(run.name, run.version), state.history, facts=facts, codec=self.codec
-        )
-        if isinstance(execution.outcome, Mismatch):
-            execution.close()
-            raise execution.outcome.error
-        return execution
+                answer = await talking.wait_answered(self.store, run_id, message_id)
+        return talking.value_of(answer, self.codec, run_id=run_id, name=name)
 
     # --- steering -----------------------------------------------------------------------------
 
-    async def suspend_workflow(self, run_id: str, reason: str | None = None) -> None:
+    async def suspend_workflow(self, run_id: str, reason: str | None = None, *, message_id: str | None = None) -> None:
         """Put the run aside: it takes no further step until it is resumed. Activities at work come to their end;
-        messages wait. Raises RunNotFoundError, RunClosedError."""
-        await self._deliver(run_id, MessageKind.SUSPEND, f"suspend/{fresh_id(32)}", self._reason(reason))
+        messages wait. The same message_id twice counts once. Raises RunNotFoundError, RunClosedError."""
+        await self._deliver(run_id, MessageKind.SUSPEND, _steering_id(message_id, "suspend"), self._reason(reason))
 
-    async def resume_workflow(self, run_id: str) -> None:
-        """Let a suspended run go on, or have a parked one tried again. Raises RunNotFoundError, RunClosedError."""
-        await self._deliver(run_id, MessageKind.RESUME, f"resume/{fresh_id(32)}", {})
+    async def resume_workflow(self, run_id: str, *, message_id: str | None = None) -> None:
+        """Let a suspended run go on, or have a parked one tried again. The same message_id twice counts once. Raises
+        RunNotFoundError, RunClosedError."""
+        await self._deliver(run_id, MessageKind.RESUME, _steering_id(message_id, "resume"), {})
 
     async def terminate_workflow(self, run_id: str, reason: str | None = None) -> None:
         """End the run by force: its code is not asked, nothing is compensated, children follow their on_parent_close.
@@ -420,42 +335,8 @@ class WorkflowClient:
             raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
         return run
 
-    def _shown(self, text: str) -> Any:
-        try:
-            return self.codec.decode(text)
-        except SerializationError:  # its class is gone: one old run must not take the whole list with it
-            return self.codec.plain(text)
-
-    def _max_retries(self, run: Run) -> int:
-        try:
-            policy = self.registry.workflow(run.name, run.version).retry_policy
-        except UnknownWorkflowError:  # its code is elsewhere
-            return 0
-        return 0 if policy is None else policy.max_retries
-
     def _view(self, run: Run) -> WorkflowExecution:
-        return WorkflowExecution(
-            run_id=run.run_id,
-            workflow_id=run.workflow_id,
-            workflow_name=run.name,
-            version=run.version,
-            status=run.status.value,
-            input_data=self._shown(run.input),
-            output_data=None if run.output is None else {"result": self._shown(run.output)},
-            error=self.codec.opened(run.error).message if run.error else None,
-            error_type=run.error.type if run.error else None,
-            problem=run.problem,
-            created_at=run.created_at,
-            started_at=run.started_at,
-            completed_at=run.closed_at,
-            parent_run_id=run.parent_run_id,
-            generation=run.generation,
-            retry_count=run.retry_count,
-            max_retries=self._max_retries(run),
-            custom_status=None if run.custom_status is None else self._shown(run.custom_status),
-            attributes=run.attributes,
-            open_approvals=tuple(replace(one, title=self.codec.plain_text(one.title)) for one in run.open_approvals),
-        )
+        return run_view(run, self.registry, self.codec)
 
 
 def check_fits(store: Store, message: Message) -> None:
@@ -466,9 +347,8 @@ def check_fits(store: Store, message: Message) -> None:
         raise PayloadTooLargeError(f"the message takes {size} bytes, over the limit of {limit}")
 
 
-def _answer_of(state: RunState, message_id: str) -> UpdateCompleted | UpdateRejected | None:
-    answers = (event for event in state.history if isinstance(event, UpdateCompleted | UpdateRejected))
-    return next((one for one in answers if one.message_id == message_id), None)
+def _steering_id(message_id: str | None, kind: str) -> str:
+    return f"{kind}/{message_id or fresh_id(32)}"
 
 
 def _run_id(name: str, run_id: str | None, idempotency_key: str | None) -> str:

@@ -57,7 +57,8 @@ class CronSchedule:
 
     - minute, hour, day of month, month, day of week: numbers, names (jan, mon), `*`, `?`, lists, ranges, steps; or one
       of @hourly, @daily, @midnight, @weekly, @monthly, @yearly, @annually. 0 and 7 are Sunday.
-    - When both the day of month and the day of week are restricted, a day that fits either of them counts.
+    - When both the day of month and the day of week are restricted (neither is `*` or `?`), a day that fits either of
+      them counts, as with cron.
     - Raises InvalidInputError that names the field which does not fit; also for what never happens (30 February).
     """
 
@@ -240,6 +241,9 @@ def _checked_item(index: int, item: str) -> str:
         return str(found["low"])  # for croniter 9-9 is every hour
     if item == "*/1":
         return "*"  # for croniter it restricts a day
+    if item.startswith("*/") and index in (_DAY_OF_MONTH, _DAY_OF_WEEK):
+        # Beside a star anywhere in the one field, croniter takes 0-6 or 1-31 in the other one for no restriction.
+        return f"{'1-31' if index == _DAY_OF_MONTH else '0-6'}/{found['step']}"
     return item
 
 

@@ -20,12 +20,15 @@ from typing import Any, TypeVar
 from .advance import AdvanceSettings
 from .app import App
 from .approvals import Decision
-from .client import WorkflowClient, WorkflowExecution
+from .client import WorkflowClient
 from .clock import Duration, fresh_id, seconds
 from .dispatcher import Task
+from .engine.history import UpdateCompleted, UpdateRejected
+from .errors import RunClosedError, RunStateError
 from .registry import ActivityDefinition, WorkflowDefinition
-from .store import Commit, Delivery, Lease, Message, Run, RunState, Status, Store
+from .store import GRACE, STEERING, Commit, Delivery, Lease, Message, Run, RunState, Status, Store
 from .stores import open_store
+from .timeline import WorkflowExecution
 
 T = TypeVar("T")
 
@@ -98,6 +101,8 @@ class WorkflowEnvironment:
         self._numbers = itertools.count()
         self._known: set[str] = set()
         self._dead: set[str] = set()
+        self._something_lost = False
+        """Whether a process died that may have owed somebody a wake-up: then messages may wait unnoticed."""
         self._processes = [self._process(), self._process()]
 
     @property
@@ -132,7 +137,7 @@ class WorkflowEnvironment:
 
     async def signal(self, run_id: str, name: str, payload: Any = None, *, message_id: str | None = None) -> None:
         """Send a signal, again with the same message id when the answer was lost."""
-        message_id = message_id or f"{next(self._numbers):09d}-{fresh_id()}"  # keeps the order while time stands still
+        message_id = message_id or self._message_id()
         await self._outside(lambda app: app.client.send_signal(run_id, name, payload, message_id=message_id))
 
     async def decide(self, run_id: str, key: str | None = None, *, approved: bool = True, **about: Any) -> None:
@@ -144,16 +149,99 @@ class WorkflowEnvironment:
         """Ask a run to end."""
         await self._outside(lambda app: app.client.cancel_workflow(run_id, reason))
 
-    async def _outside(self, request: Callable[[App], Awaitable[T]]) -> T:
-        for _ in range(2 if self.duplicate else 1):
+    # --- what operators do --------------------------------------------------------------------
+
+    async def suspend(self, run_id: str, reason: str | None = None) -> None:
+        """Put a run aside until it is resumed."""
+        message_id = self._message_id()
+        await self._outside(lambda app: app.client.suspend_workflow(run_id, reason, message_id=message_id))
+
+    async def resume(self, run_id: str) -> None:
+        """Let a suspended run go on, or have a parked one tried again."""
+        message_id = self._message_id()
+        await self._outside(lambda app: app.client.resume_workflow(run_id, message_id=message_id))
+
+    async def terminate(self, run_id: str, reason: str | None = None) -> None:
+        """End a run by force."""
+        await self._demand(lambda app: app.client.terminate_workflow(run_id, reason), granted=RunClosedError)
+
+    async def retry(self, run_id: str) -> None:
+        """Have a failed run go on from the point of failure."""
+        await self._demand(lambda app: app.client.retry_workflow(run_id), granted=RunStateError)
+
+    async def fork(self, run_id: str, at_event: int, input_data: Any = None) -> str:
+        """Start a new run from the first events of another; returns its run_id.
+
+        A fork has no id by which a repetition could be told: one whose answer was lost leaves a run of its own behind,
+        and one that was answered is not made again.
+        """
+        return await self._outside(lambda app: app.client.fork_workflow(run_id, at_event, input_data), times=1)
+
+    async def query(self, run_id: str, name: str, *args: Any) -> Any:
+        """Ask the run's code."""
+        return await self._outside(lambda app: app.client.query_workflow(run_id, name, *args))
+
+    async def update(self, run_id: str, name: str, payload: Any = None, *, update_id: str | None = None) -> Any:
+        """Have the run do something; what its handler gives, or raises what `update_workflow` raises.
+
+        Calls are carried out, and what the handler waits for is skipped, until it has answered. Raises AssertionError
+        when it waits for something that only the test can bring about.
+        """
+        update_id = update_id or self._message_id()
+
+        async def hand_over(app: App) -> None:
+            try:  # `timeout=0` delivers it; nobody has carried it out yet
+                await app.client.update_workflow(run_id, name, payload, update_id=update_id, timeout=0)
+            except TimeoutError:  # also what the handler of an update of that id once raised: read again below
+                pass
+
+        async def is_answered(run: Run) -> bool:
+            state = await self.store.load(run_id)
+            answers = () if state is None else state.history
+            return run.status.closed or any(
+                isinstance(event, UpdateCompleted | UpdateRejected) and event.message_id == f"update/{update_id}"
+                for event in answers
+            )
+
+        await self._outside(hand_over)
+        await self._until(run_id, is_answered)
+        return await self._outside(
+            lambda app: app.client.update_workflow(run_id, name, payload, update_id=update_id), times=1
+        )
+
+    # --- how a careful caller asks ------------------------------------------------------------
+
+    async def _outside(self, request: Callable[[App], Awaitable[T]], *, times: int = 2) -> T:
+        """Make a request, again when its answer was lost, and once more where everything comes twice."""
+        for _ in range(times if self.duplicate else 1):
             while True:
                 process = self._processes[0]
+                if process.name in self._dead:
+                    self._replace(process)
+                    continue
                 try:
                     answer = await request(process.app)
                     break
                 except SimulatedCrash:
                     self._replace(process)
         return answer
+
+    async def _demand(self, request: Callable[[App], Awaitable[None]], *, granted: type[Exception]) -> None:
+        """Make a request whose repetition is refused with `granted` once the first one has been carried out."""
+        tries = itertools.count()
+
+        async def once(app: App) -> None:
+            is_first = next(tries) == 0
+            try:
+                await request(app)
+            except granted:
+                if is_first:
+                    raise
+
+        await self._outside(once)
+
+    def _message_id(self) -> str:
+        return f"{next(self._numbers):09d}-{fresh_id()}"  # keeps the order while time stands still
 
     # --- time and the platform ----------------------------------------------------------------
 
@@ -197,9 +285,17 @@ class WorkflowEnvironment:
         Raises AssertionError when the run waits for something that only the test can bring about, or does not end
         after a thousand waits.
         """
+
+        async def is_closed(run: Run) -> bool:
+            return run.status.closed
+
+        await self._until(run_id, is_closed)
+        return await WorkflowClient.get_result(self._observer(), run_id)
+
+    async def _until(self, run_id: str, is_done: Callable[[Run], Awaitable[bool]]) -> None:
         await self.run()
         waits = 0
-        while not (run := await self._get(run_id)).status.closed:
+        while not await is_done(run := await self._get(run_id)):
             moment = await self._next_moment()
             if moment is None or run.status is Status.PARKED:
                 raise AssertionError(f"run {run_id!r} is {run.status} and nothing will wake it; {run.problem or ''}")
@@ -211,7 +307,6 @@ class WorkflowEnvironment:
             waits += 1
             self.clock.move_to(moment)
             await self.run()
-        return await WorkflowClient.get_result(self._observer(), run_id)
 
     async def status(self, run_id: str) -> WorkflowExecution:
         """The run as it stands."""
@@ -234,6 +329,7 @@ class WorkflowEnvironment:
     def _replace(self, process: _Process) -> None:
         """The process is dead: have another in its place."""
         self._dead.add(process.name)
+        self._something_lost = True
         self._processes = [self._process() if one is process else one for one in self._processes]
 
     async def _deliver_call(self, task: Task) -> None:
@@ -258,16 +354,35 @@ class WorkflowEnvironment:
             self._replace(process)
 
     async def _next_moment(self) -> datetime | None:
+        """When something is due next: a call that was asked for, a run, or a message that nobody was told of."""
+        now = self.clock.now()
         moments = [self._queue[0][0]] if self._queue else []
-        for run_id in self._known:
+        waiting = []
+        for run_id in list(self._known):
             run = await self.store.get(run_id)
-            if run is not None and not run.status.closed and run.wake_at is not None:
+            if run is None:  # it is being made in this moment
+                continue
+            if run.status.closed:
+                self._known.discard(run_id)  # who opens it again makes it known again
+                continue
+            waiting.append(run)
+            if run.wake_at is not None:
                 moments.append(run.wake_at)
+        if self._something_lost or not moments:
+            ends = [moment for run in waiting for moment in await self._ends_of_grace(run) if moment > now]
+            self._something_lost = bool(ends)
+            moments += ends
         return min(moments, default=None)
+
+    async def _ends_of_grace(self, run: Run) -> list[datetime]:
+        aside = run.status in (Status.PARKED, Status.SUSPENDED)
+        inbox = await self.store.inbox(run.run_id)
+        return [one.received_at + GRACE for one in inbox if not aside or one.kind in STEERING]
 
     async def _get(self, run_id: str) -> Run:
         run = await self.store.get(run_id)
         assert run is not None, f"there is no run {run_id!r}"
+        self._known.add(run_id)
         return run
 
     def _enqueue(self, task: Task, at: datetime) -> None:
@@ -368,8 +483,10 @@ class _MortalStore:
         await self._written(self._live().commit(lease, commit))
 
     async def reopen(self, run_id: str, **options: Any) -> bool:
+        opened = await self._live().reopen(run_id, **options)
         self._environment._known.add(run_id)
-        return await self._written(self._live().reopen(run_id, **options))
+        self._environment._note_write(self._process)
+        return opened
 
     async def deliver(self, run_id: str, message: Message) -> Delivery:
         return await self._written(self._live().deliver(run_id, message))

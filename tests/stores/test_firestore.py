@@ -495,6 +495,15 @@ async def test_a_run_that_somebody_else_creates_in_between_refuses_the_commit(
     await store.commit(lease, Commit(sequence=1, events=(happened(1),), new_runs=(CHILD,)))
 
 
+async def test_a_commit_that_creates_other_runs_is_another_commit(store: FirestoreStore) -> None:
+    await make(store)
+    lease = await take(store)
+    await store.commit(lease, Commit(sequence=1, events=(happened(1),), new_runs=(CHILD,)))
+
+    with pytest.raises(LeaseLost):
+        await store.commit(lease, Commit(sequence=1, events=(happened(1),), new_runs=(ANOTHER,)))
+
+
 @pytest.mark.parametrize("then", ["nothing", "taken", "released", "gone on"])
 @pytest.mark.parametrize("events", [(), (happened(1),)])
 async def test_going_on_whose_reply_is_lost_happens_once(

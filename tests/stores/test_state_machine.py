@@ -14,6 +14,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
+    initialize,
     invariant,
     multiple,
     precondition,
@@ -26,6 +27,7 @@ from tests.stores.records import MICROSECOND, SECOND, T0, TTL, a_message, a_run,
 from tinyworkflow_core.engine.history import Event, LeaseTaken
 from tinyworkflow_core.errors import LeaseLost, RunExistsError
 from tinyworkflow_core.store import (
+    CLOSED_STATUSES,
     GRACE,
     STEERING,
     Commit,
@@ -43,7 +45,9 @@ from tinyworkflow_core.store import (
 
 T = TypeVar("T")
 
-EXAMPLES = {"sqlite-memory": 40, "sqlite-file": 15, "firestore": 6}
+PUT_ASIDE = frozenset({Status.PARKED, Status.SUSPENDED})
+
+EXAMPLES = {"sqlite-memory": 80, "sqlite-file": 15, "firestore": 10}
 RUN_IDS = st.sampled_from(["r1", "r2", "r3"])
 MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
 KINDS = st.sampled_from([MessageKind.SIGNAL, MessageKind.SUSPEND, MessageKind.RESUME, MessageKind.TERMINATE])
@@ -83,10 +87,17 @@ class Modelled:
             return None
         moments = [self.run.wake_at] if self.run.wake_at is not None else []
         if self.token is None:
-            aside = self.run.status in (Status.PARKED, Status.SUSPENDED)
-            driving = [one for one in self.inbox.values() if one.kind in STEERING or not aside]
+            driving = [one for one in self.inbox.values() if one.kind in STEERING or not self.is_put_aside]
             moments += [message.received_at + GRACE for message in driving]
         return min(moments, default=None)
+
+    @property
+    def is_free(self) -> bool:
+        return self.token is None and not self.run.status.closed
+
+    @property
+    def is_put_aside(self) -> bool:
+        return self.token is None and self.run.status in PUT_ASIDE
 
     def deliver(self, message: Message) -> DeliveryOutcome:
         if self.run.status.closed:
@@ -151,7 +162,16 @@ class StoreMachine(RuleBasedStateMachine):
 
     # --- rules -------------------------------------------------------------------------------
 
+    @initialize()
+    def begin(self) -> None:
+        for run_id in ("r1", "r2"):
+            self.create(run_id, 0)
+
+    @precondition(lambda self: len(self.runs) < 3 or self.count % 4 == 0)
     @rule(run_id=RUN_IDS, wake=MOMENTS_TO_WAKE)
+    def start(self, run_id: str, wake: int | None) -> None:
+        self.create(run_id, wake)
+
     def create(self, run_id: str, wake: int | None) -> None:
         moment = self.moment()
         run = a_run(run_id, created_at=moment, wake_at=None if wake is None else moment + wake * SECOND)
@@ -167,6 +187,9 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.call(self.store.create(there.run, there.documents[0])) or not untouched
 
     @rule(run_id=RUN_IDS, message_id=MESSAGE_IDS, age=st.sampled_from([0, 3, 20]), kind=KINDS)
+    def message(self, run_id: str, message_id: str, age: int, kind: MessageKind) -> None:
+        self.deliver(run_id, message_id, age, kind)
+
     def deliver(self, run_id: str, message_id: str, age: int, kind: MessageKind) -> None:
         message = a_message(message_id, at=self.moment() - age * SECOND, kind=kind, body={"n": self.count})
         there = self.runs.get(run_id)
@@ -175,7 +198,23 @@ class StoreMachine(RuleBasedStateMachine):
         assert delivery.outcome is (there.deliver(message) if there else DeliveryOutcome.UNKNOWN)
         assert delivery.existing == (before if delivery.outcome is DeliveryOutcome.DUPLICATE else None)
 
+    @precondition(lambda self: any(there.is_put_aside for there in self.runs.values()))
+    @rule(data=st.data(), message_id=MESSAGE_IDS, kind=st.sampled_from(sorted(STEERING)))
+    def steer(self, data: st.DataObject, message_id: str, kind: MessageKind) -> None:
+        aside = sorted(run_id for run_id, there in self.runs.items() if there.is_put_aside)
+        self.deliver(data.draw(st.sampled_from(aside)), message_id, 20, kind)
+
+    @precondition(lambda self: any(there.is_free for there in self.runs.values()))
+    @rule(target=holders, data=st.data(), owner=OWNERS)
+    def take(self, data: st.DataObject, owner: str) -> Any:
+        free = sorted(run_id for run_id, there in self.runs.items() if there.is_free)
+        return self.acquire(data.draw(st.sampled_from(free)), owner, "")
+
+    @precondition(lambda self: not all(there.is_free for there in self.runs.values()))
     @rule(target=holders, run_id=RUN_IDS, owner=OWNERS, dead=st.sampled_from(["", "a", "b"]))
+    def try_to_take(self, run_id: str, owner: str, dead: str) -> Any:
+        return self.acquire(run_id, owner, dead)
+
     def acquire(self, run_id: str, owner: str, dead: str) -> Any:
         now = self.moment()
         lease = self.call(self.store.acquire(run_id, owner=owner, now=now, ttl=TTL, gone=lambda holder: holder == dead))
@@ -231,6 +270,7 @@ class StoreMachine(RuleBasedStateMachine):
         release=RELEASES,
         wake=MOMENTS_TO_WAKE,
         goes_on=st.booleans(),
+        twice=st.booleans(),
     )
     def release(
         self,
@@ -243,12 +283,25 @@ class StoreMachine(RuleBasedStateMachine):
         release: Release,
         wake: int | None,
         goes_on: bool,
+        twice: bool,
     ) -> Holder:
         wake_at = None if wake is None else self.moment() + wake * SECOND
         closed_at = self.moment() if release.status.closed else None
         opening = (happened(self.count * 10 + 9),) if goes_on and not release.status.closed else ()
         full = replace(release, wake_at=wake_at, closed_at=closed_at, next_generation=opening)
         self.write(holder, events, consumed, outbox, new, full)
+        if twice:
+            self.write_the_same_again(holder)
+        return holder
+
+    @rule(target=former, holder=consumes(holders), status=st.sampled_from(sorted(CLOSED_STATUSES)))
+    def end(self, holder: Holder, status: Status) -> Holder:
+        self.write(holder, 1, set(), [], None, Release(status=status, closed_at=self.moment()))
+        return holder
+
+    @rule(target=former, holder=consumes(holders), status=st.sampled_from(sorted(PUT_ASIDE)))
+    def put_aside(self, holder: Holder, status: Status) -> Holder:
+        self.write(holder, 0, set(), [], None, Release(status=status))
         return holder
 
     def write(
@@ -314,25 +367,37 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(holder=holders | former)
     def commit_the_same_again(self, holder: Holder) -> None:
+        self.write_the_same_again(holder)
+
+    def write_the_same_again(self, holder: Holder) -> None:
         last, there = holder.last, self.runs.get(holder.lease.run_id)
         if last is None or there is not holder.of or there.run.generation != holder.generation:
             return  # what tells that it was written is gone
         if last.events or (last.release is not None and last.release.next_generation):
             self.call(self.store.commit(holder.lease, last))
 
-    @rule(run_id=RUN_IDS, offset=st.sampled_from([0, 0, 0, -1, 1]), twice=st.booleans())
-    def reopen(self, run_id: str, offset: int, twice: bool) -> None:
-        there, now, event = self.runs.get(run_id), self.moment(), happened(self.count * 10)
-        sequence = (len(there.documents) if there else 1) + offset
-        fits = there is not None and there.run.status.closed and offset == 0
+    @precondition(lambda self: any(there.run.status.closed for there in self.runs.values()))
+    @rule(data=st.data(), twice=st.booleans())
+    def reopen(self, data: st.DataObject, twice: bool) -> None:
+        ended = sorted(run_id for run_id, there in self.runs.items() if there.run.status.closed)
+        run_id = data.draw(st.sampled_from(ended))
+        there, now, event = self.runs[run_id], self.moment(), happened(self.count * 10)
+        sequence = len(there.documents)
         for _ in range(1 + twice):
             opened = self.store.reopen(run_id, sequence=sequence, events=[event], retry_count=self.count, now=now)
-            assert self.call(opened) is fits
-        if there is not None and fits:
-            there.documents.append((event,))
-            changes: dict[str, Any] = dict.fromkeys(("closed_at", "output", "error", "problem"))
-            changes |= {"status": Status.PENDING, "wake_at": now, "retry_count": self.count, "sequence": sequence}
-            there.run = replace(there.run, **changes)
+            assert self.call(opened)
+        there.documents.append((event,))
+        changes: dict[str, Any] = dict.fromkeys(("closed_at", "output", "error", "problem"))
+        changes |= {"status": Status.PENDING, "wake_at": now, "retry_count": self.count, "sequence": sequence}
+        there.run = replace(there.run, **changes)
+
+    @rule(run_id=RUN_IDS, offset=st.sampled_from([-1, 0, 1]))
+    def reopen_in_vain(self, run_id: str, offset: int) -> None:
+        there = self.runs.get(run_id)
+        if there is None or offset != 0 or not there.run.status.closed:
+            sequence = (len(there.documents) if there else 1) + offset
+            opened = self.store.reopen(run_id, sequence=sequence, events=[happened(0)], retry_count=9, now=self.now)
+            assert not self.call(opened)
 
     @rule(holder=holders | former)
     def renew(self, holder: Holder) -> None:

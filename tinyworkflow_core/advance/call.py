@@ -374,15 +374,15 @@ class Call:
 
     async def _check_targets(self, ready: Sequence[Ready]) -> Sequence[Ready]:
         """Find the signals whose run is unknown or has ended: the workflow is to hear of it."""
-        checked = []
-        for one in ready:
-            event = one.event
-            if isinstance(event, MessageSent) and event.name is not None:
-                target = await self._around.store.get(event.target)
-                if target is None or target.status.closed:
-                    one = unreachable(one, known=target is not None, around=self._around)
-            checked.append(one)
-        return checked
+        return [await self._checked(one) for one in ready]
+
+    async def _checked(self, ready: Ready) -> Ready:
+        if not isinstance(ready.event, MessageSent) or ready.event.name is None:
+            return ready
+        target = await self._around.store.get(ready.event.target)
+        if target is not None and not target.status.closed:
+            return ready
+        return unreachable(ready, known=target is not None, around=self._around)
 
     async def _write(self, ready: Sequence[Ready]) -> tuple[list[Event], int, int]:
         """Commit it, and have what goes out dispatched. Returns the events, and how many others stand before and after

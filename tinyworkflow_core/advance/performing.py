@@ -31,8 +31,8 @@ class Performer:
     async def perform(self, task: Perform) -> Progress:
         """Make the attempt, if the run still waits for it, and tell the run.
 
-        CLOSED: nobody waits for this attempt (any more). RELEASED: made, and its outcome is in the run's inbox. UNKNOWN:
-        there is no such run. Raises StoreError; the run then finds the attempt lost at its deadline.
+        CLOSED: nobody waits for this attempt (any more). RELEASED: made, and its outcome is in the run's inbox.
+        UNKNOWN: there is no such run. Raises StoreError; the run then finds the attempt lost at its deadline.
         """
         state = await self._around.store.load(task.run_id)
         if state is None:

@@ -10,21 +10,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
 from ..clock import seconds, timestamp
-from ..errors import ContinueAsNew, NonDeterminismError, RetryAfter, SerializationError, Suspended
+from ..errors import ContinueAsNew, NonDeterminismError, SerializationError, Suspended
 from ..registry import WorkflowDefinition
-from ..serialization import Codec, Failure, digest
-from .asking import steps_behind
+from ..serialization import Codec
 from .commands import RequestApproval, StartTimer
 from .context import RunFacts, WorkflowContext
+from .failing import Failing, Since, next_delay
 from .handlers import Answer
 from .history import (
-    ActivityCancelled,
     ActivityFailed,
     ActivityHeartbeat,
     ActivityScheduled,
@@ -33,7 +31,6 @@ from .history import (
     ApprovalRequested,
     ApprovalWithdrawn,
     CancelRequested,
-    ChildEnded,
     Event,
     LeaseTaken,
     PatchMarked,
@@ -53,11 +50,26 @@ from .history import (
     UpdateCompleted,
     UpdateRejected,
 )
-from .journal import Journal, Pending, is_users
+from .journal import Journal, is_users
 from .loop import WorkflowLoop
 from .mailbox import Letter
+from .outcomes import Blocked, Cancelled, Completed, ContinuedAsNew, Failed, Mismatch, Outcome
 from .rewind import effective
 from .saga import compensate
+
+__all__ = [
+    "ENGINE",
+    "PYTHON",
+    "Blocked",
+    "Cancelled",
+    "Completed",
+    "ContinuedAsNew",
+    "Execution",
+    "Failed",
+    "Mismatch",
+    "Outcome",
+    "replay",
+]
 
 ENGINE = 1
 """The behaviour number of this engine, recorded in the first event. It changes when the same code and history would no
@@ -69,58 +81,6 @@ MAX_SEEN = 500
 """Ids of messages that go with a run into its next generation, the latest ones."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Completed:
-    """The workflow returned; `output` is JSON text."""
-
-    output: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Failed:
-    """The workflow raised. The rest is what a retry has to know: see `RunFailed`; `retry_after` is in seconds when the
-    workflow's own policy retries it."""
-
-    error: Failure
-    failed: tuple[int, ...] = ()
-    undone: tuple[int, ...] = ()
-    position: int | None = None
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cancelled:
-    """A cancellation was asked for and the workflow ended by it."""
-
-    reason: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ContinuedAsNew:
-    """The workflow goes on as its next generation, with this input (JSON text) and the signals nobody has taken."""
-
-    input: str
-    signals: tuple[SignalReceived, ...]
-    seen: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Blocked:
-    """The workflow waits. `pending` are its open commands in the order in which it asked for them (a live view)."""
-
-    pending: Collection[Pending]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mismatch:
-    """Code and history differ: nothing may be concluded from this execution."""
-
-    error: NonDeterminismError
-
-
-Outcome = Completed | Failed | Cancelled | ContinuedAsNew | Blocked | Mismatch
-
-
 def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, facts: RunFacts, codec: Codec) -> Outcome:
     """Where this history leads that code. Runs no activity and leaves nothing behind."""
     execution = Execution(definition, history, facts=facts, codec=codec)
@@ -128,16 +88,6 @@ def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, fac
         return execution.outcome
     finally:
         execution.close()
-
-
-@dataclass(slots=True)
-class _Ending:
-    """How the workflow function came to its end, while what follows may still be at work."""
-
-    length: int
-    position: int
-    cancelled: tuple[int, ...]
-    undone: tuple[int, ...] = ()
 
 
 class Execution:
@@ -157,11 +107,8 @@ class Execution:
         self._retries = [event for event in history if isinstance(event, RunRetried)]
         self._cancel: CancelRequested | None = None
         self._is_time_up = False
-        self._timed_out: tuple[int, int] | None = None
-        self._failures: dict[int, tuple[int, int]] = {}
-        self._cancellations: list[tuple[int, int]] = []
-        self._last_other = 0
-        self._ending: _Ending | None = None
+        self._timed_out: Since | None = None
+        self._failing = Failing()
         history = effective(history)
         self.journal = Journal(history)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
@@ -212,9 +159,7 @@ class Execution:
             raise
         except BaseException as raised:
             error = self._handlers.failure or raised
-            # Not all cancelled steps: the workflow may have cancelled others long before, and on purpose.
-            cancelled = tuple(step for length, step in self._cancellations if length > self._last_other)
-            self._ending = ending = _Ending(context.history_length, self.journal.position, cancelled)
+            ending = self._failing.ends(context.history_length, self.journal.position)
             if self._retry_after(error) is None:
                 ending.undone = tuple(await compensate(context._asking, context.logger))
             if error is not raised:
@@ -277,8 +222,19 @@ class Execution:
             return
         # Never backwards, whatever the clocks of the functions that recorded the events.
         self._loop.now = max(self._loop.now, timestamp(event.due if isinstance(event, RunRetried) else event.at))
-        if not isinstance(event, ActivityCancelled):
-            self._last_other = self._context.history_length
+        self._failing.note(event, self._context.history_length, self.journal.position)
+        match event:
+            case RunCompleted():
+                self.journal.note_unfinished()
+            case RunFailed() | RunCancelled() | RunTerminated():
+                return  # perhaps from outside, while the code waited
+            case _:
+                self._meet(event)
+        if not (isinstance(event, ActivityFailed) and event.retry_at is not None):
+            self._drain()
+
+    def _meet(self, event: Event) -> None:
+        """Let the code see the event as soon as it runs."""
         match event:
             case SignalReceived():
                 self.seen[event.message_id] = None
@@ -289,27 +245,20 @@ class Execution:
                 self._handlers.receive_update(event.message_id, event.name, self._codec.decode(event.payload))
             case CancelRequested():
                 self.seen[event.message_id] = None
-                if self._cancel is None and self._ending is None:  # else it would interrupt the cleanup
+                if self._cancel is None and self._failing.ending is None:  # else it would interrupt the cleanup
                     self._cancel = event
                     self._root.cancel(self._codec.unseal_text(event.reason))
             case RunTimedOut():
                 self._is_time_up = True
-                if self._cancel is None and self._ending is None:
-                    self._timed_out = (self._context.history_length, self.journal.position)
+                if self._cancel is None and self._failing.ending is None:
+                    self._timed_out = Since(self._context.history_length, self.journal.position)
                     self._root.cancel("the run's time is up")
             case RunRetried():
                 self._put_off(event.due - event.failed_at)
-            case RunCompleted():
-                self.journal.note_unfinished()
-            case RunFailed() | RunCancelled() | RunTerminated():
-                return  # perhaps from outside, while the code waited
             case _:
-                self._note_failure(event)
                 if isinstance(event, ApprovalDecided):
                     self.seen[event.message_id] = None
                 self.journal.apply(event)
-        if not (isinstance(event, ActivityFailed) and event.retry_at is not None):
-            self._drain()
 
     def _note(self, event: Event) -> None:
         """An event that does not move the code."""
@@ -323,15 +272,6 @@ class Execution:
             case _:
                 self.journal.apply(event)
 
-    def _note_failure(self, event: Event) -> None:
-        """Keep in mind when a step failed or was cancelled, and how far the code had come by then."""
-        here = (self._context.history_length, self.journal.position)
-        match event:
-            case ActivityFailed(retry_at=None) | ChildEnded(result=None):
-                self._failures[event.id] = here
-            case ActivityCancelled():
-                self._cancellations.append((here[0], event.id))
-
     def _put_off(self, by: timedelta) -> None:
         """The time that the run lay failed does not count: whatever it waits for is due so much later."""
         for pending in self.journal.open.values():
@@ -341,7 +281,7 @@ class Execution:
     def _drain(self) -> None:
         try:
             self._loop.drain(self._when_at_rest)
-            if self._handlers.failure is not None and self._ending is None and not self._root.done():
+            if self._handlers.failure is not None and self._failing.ending is None and not self._root.done():
                 self._root.cancel("a signal handler has failed")
                 self._loop.drain(self._when_at_rest)
         except (Exception, SystemExit) as error:
@@ -381,19 +321,11 @@ class Execution:
             return self._failed(SerializationError(f"result of the workflow: {unstorable}"))
 
     def _failed(self, error: BaseException) -> Failed:
-        ending = self._ending or _Ending(self._context.history_length, self.journal.position, ())
-        behind = steps_behind(error) & self._failures.keys()
-        since, position, cancelled = ending.length, ending.position, ending.cancelled
-        begun = [self._failures[step] for step in behind] + ([self._timed_out] if self._timed_out else [])
-        if begun:
-            since, position = min(begun)
-            cancelled = tuple(step for length, step in self._cancellations if length > since)
-        again = {step for step in {*behind, *cancelled, *ending.undone} if step <= position}
-        return Failed(
-            error=self._codec.failure(error),
-            failed=tuple(sorted(again)),
-            undone=tuple(sorted(again & set(ending.undone))),
-            position=position,
+        return self._failing.outcome(
+            error,
+            self._codec.failure(error),
+            self._failing.ends(self._context.history_length, self.journal.position),
+            timed_out=self._timed_out,
             retry_after=self._retry_after(error),
         )
 
@@ -403,21 +335,13 @@ class Execution:
         policy = self._definition.retry_policy
         if policy is None or self._cancel is not None or self._timed_out is not None or self._spun is not None:
             return None
-        attempt = 1
-        for retry in self._retries:
-            attempt = attempt + 1 if retry.automatic else 1
-        chance = int(digest(f"{self._context.run_id}/{len(self._retries)}")[:8], 16) / 2**32
-        delay = policy.delay(attempt, chance=chance)
-        if delay is None or not policy.retries(error):
+        delay = next_delay(policy, error, self._retries, chance_of=self._context.run_id)
+        if delay is None:
             return None
-        if isinstance(error, RetryAfter):
-            delay = max(float(seconds(error.delay)), 0.0)
-        deadline = self.deadline
-        if deadline is not None and self._loop.now + delay >= deadline:
-            return None
-        if policy.total is not None and self._loop.now + delay - timestamp(self._started.at) > seconds(policy.total):
-            return None
-        return delay
+        goes_on, limits = self._loop.now + delay, [self.deadline]
+        if policy.total is not None:
+            limits.append(timestamp(self._started.at) + seconds(policy.total))
+        return delay if all(limit is None or goes_on < limit for limit in limits) else None
 
     @property
     def deadline(self) -> float | None:
@@ -430,7 +354,7 @@ class Execution:
         return None if latest is None else timestamp(latest)
 
     def _continued(self, request: ContinueAsNew) -> ContinuedAsNew:
-        if self._ending is not None:  # raised by what came after the end
+        if self._failing.ending is not None:  # raised by what came after the end
             return ContinuedAsNew(input=self._codec.encode(request.input_data), signals=(), seen=())
         signals = tuple(
             SignalReceived(
