@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .activities import ActivityContext, activity_context
     from .advance import AdvanceSettings
-    from .app import App, TinyWorkflowClient
+    from .app import App
     from .client import WorkflowClient
+    from .embedded import TinyWorkflowClient
     from .encryption import EncryptionCodec
     from .engine.batch import BatchResult
     from .engine.children import ChildHandle
@@ -48,8 +49,7 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
     from .sealing import PayloadCodec
     from .serialization import Codec
-    from .store import Status as WorkflowStatus
-    from .timeline import WorkflowEvent, WorkflowExecution
+    from .timeline import WorkflowEvent, WorkflowExecution, WorkflowStatus
 
 __version__ = "0.2.0.dev0"
 
@@ -83,7 +83,7 @@ _HOMES = {
     "RunStateError": "errors",
     "Start": "http.webhooks",
     "StepInterruptedError": "errors",
-    "TinyWorkflowClient": "app",
+    "TinyWorkflowClient": "embedded",
     "TinyWorkflowError": "errors",
     "UnknownWorkflowError": "errors",
     "UpdateRejectedError": "errors",
@@ -94,7 +94,7 @@ _HOMES = {
     "WorkflowEvent": "timeline",
     "WorkflowExecution": "timeline",
     "WorkflowFailedError": "errors",
-    "WorkflowStatus": "store",
+    "WorkflowStatus": "timeline",
     "activity": "registry",
     "activity_context": "activities",
     "create_app": "http",
@@ -102,9 +102,6 @@ _HOMES = {
     "webhook": "http.webhooks",
     "workflow": "registry",
 }
-
-_OWN_NAMES = {"WorkflowStatus": "Status"}
-"""What a name is called where it lives."""
 
 __all__ = [
     "ActivityContext",
@@ -160,7 +157,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if (home := _HOMES.get(name)) is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{home}", __name__), _OWN_NAMES.get(name, name))
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
     globals()[name] = value
     return value
 

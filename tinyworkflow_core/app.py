@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ from .activities import MAX_CONCURRENT, ActivityRunner
 from .advance import Advancer, AdvanceSettings, Performer, Progress, Surroundings
 from .client import WorkflowClient
 from .clock import Clock, SystemClock, seconds
-from .dispatcher import Advance, Dispatcher, Perform, Task
+from .dispatcher import Dispatcher, Perform, Task
 from .dispatchers.local import LocalDispatcher, NoDispatcher
 from .encryption import EncryptionCodec
 from .errors import ConfigurationError
@@ -87,6 +86,7 @@ class App:
         )
         self._advancer = Advancer(around, new_owner=owner, is_gone=gone)
         self._performer = Performer(around)
+        self.schedules = schedules.Schedules(self.client)
         self._worker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -146,7 +146,14 @@ class App:
 
     async def tick(self, limit: int = schedules.TICK_LIMIT) -> schedules.TickReport:
         """Have everything looked at that is due now."""
-        return await schedules.tick(self.store, self.dispatcher, clock=self.clock, is_gone=self._gone, limit=limit)
+        return await schedules.tick(
+            self.store,
+            self.dispatcher,
+            clock=self.clock,
+            is_gone=self._gone,
+            limit=limit,
+            schedules=self.schedules,
+        )
 
     async def decide(self, run_id: str, key: str | None, decision: approvals.Decision) -> str:
         """Decide an open approval; see approvals.decide."""
@@ -192,141 +199,6 @@ class App:
         await self.stop_worker()
         await self.dispatcher.close()
         await self.store.close()
-
-
-class TinyWorkflowClient(WorkflowClient):
-    """A client by database URL, with a worker in this process when asked for.
-
-    - database_url: `sqlite:///file.db`, `sqlite:///:memory:`, `firestore://project/database?collection=prefix`; the
-      environment variable TINYWORKFLOW_DATABASE_URL unless given, else an SQLite file in the current folder.
-    - auto_start_worker: `async with`, or the first `start_workflow`, starts a worker; `close()` ends it.
-
-    Without a worker of its own it leaves the calls to those who have one, except for a run that it waits for
-    (`start_workflow(wait=True)`): that one it brings to its end itself.
-    """
-
-    def __init__(
-        self,
-        database_url: str | None = None,
-        auto_start_worker: bool = False,
-        *,
-        codec: Codec | None = None,
-        clock: Clock | None = None,
-        workflows: Iterable[WorkflowDefinition[Any] | ActivityDefinition[Any, Any]] | None = None,
-    ) -> None:
-        url = database_url or os.environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL)
-        codec = codec or Codec(EncryptionCodec.from_env(os.environ))
-        self.app = app = App(url, workflows=workflows, codec=codec, clock=clock)
-        # Without a worker of its own a client leaves the calls to those who have one.
-        super().__init__(app.store, NoDispatcher(), app.registry, codec=app.codec, clock=app.clock)
-        self._auto_start_worker = auto_start_worker
-
-    async def initialize(self) -> None:
-        """Start the worker when `auto_start_worker` asks for one; `async with` does that by itself."""
-        if self._auto_start_worker:
-            await self.start_worker()
-
-    async def start_workflow(
-        self,
-        workflow_name: str | WorkflowDefinition[Any],
-        input_data: Any = None,
-        workflow_id: str | None = None,
-        wait: bool = False,
-        **options: Any,
-    ) -> str:
-        """See WorkflowClient.start_workflow."""
-        await self.initialize()
-        run_id = await super().start_workflow(workflow_name, input_data, workflow_id, **options)
-        if wait:
-            await self._bring_to_its_end(run_id)
-        return run_id
-
-    async def _bring_to_its_end(self, run_id: str) -> None:
-        """Wait for the run, and make its calls unless a worker here does."""
-        driving = None if self.dispatcher is self.app.dispatcher else asyncio.ensure_future(self._drive(run_id))
-        try:
-            await self.get_result(run_id)
-        finally:
-            if driving is not None:
-                driving.cancel()
-                await asyncio.gather(driving, return_exceptions=True)
-
-    async def _drive(self, run_id: str) -> None:
-        local = self.app.dispatcher
-        assert isinstance(local, LocalDispatcher)
-        unsubscribe = None
-        if isinstance(self.store, Notifies):
-            unsubscribe = self.store.subscribe(lambda changed: local.wake(run_id) if changed == run_id else None)
-        try:
-            await local.dispatch(Advance(run_id=run_id))
-            while True:  # a message that came from elsewhere, or a wake-up that was lost
-                await asyncio.sleep(self.app.tick_seconds)
-                run = await self.store.get(run_id)
-                due = run is not None and run.wake_at is not None and run.wake_at <= self.clock.now()
-                if due or await self.store.inbox(run_id):
-                    await local.dispatch(Advance(run_id=run_id))
-        finally:
-            if unsubscribe is not None:
-                unsubscribe()
-
-    async def approve_workflow(
-        self,
-        run_id: str,
-        key: str | None = None,
-        *,
-        by: str | None = None,
-        comment: str | None = None,
-        data: Any = None,
-    ) -> None:
-        """Approve what the run asks under `key` (None: its only open question)."""
-        await self._decide(run_id, key, approvals.Decision(approved=True, by=by, comment=comment, data=data))
-
-    async def reject_workflow(
-        self,
-        run_id: str,
-        key: str | None = None,
-        *,
-        by: str | None = None,
-        comment: str | None = None,
-        data: Any = None,
-    ) -> None:
-        """Reject what the run asks under `key` (None: its only open question)."""
-        await self._decide(run_id, key, approvals.Decision(approved=False, by=by, comment=comment, data=data))
-
-    async def _decide(self, run_id: str, key: str | None, decision: approvals.Decision) -> None:
-        await approvals.decide(self.store, self.dispatcher, run_id, key, decision, clock=self.clock, codec=self.codec)
-
-    async def get_pending_approvals(self, approver: str | None = None) -> list[approvals.PendingApproval]:
-        """Open approvals; with `approver` those that this person may decide."""
-        found = await approvals.pending(self.store, approver=approver)
-        return [
-            replace(one, approval=replace(one.approval, title=self.codec.plain_text(one.approval.title)))
-            for one in found
-        ]
-
-    async def start_worker(self) -> None:
-        """Work on runs in this process, in the current event loop."""
-        self.dispatcher = self.app.dispatcher
-        await self.app.start_worker()
-
-    async def stop_worker(self) -> None:
-        """Stop working on runs; those in hand are let go."""
-        self.dispatcher = NoDispatcher()
-        await self.app.stop_worker()
-        if isinstance(self.app.dispatcher, LocalDispatcher):
-            await self.app.dispatcher.let_go()
-
-    async def close(self) -> None:
-        """Stop the worker and give back the store."""
-        await self.app.close()
-
-    async def __aenter__(self) -> TinyWorkflowClient:
-        if self._auto_start_worker:
-            await self.start_worker()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.close()
 
 
 def _duration(environ: Mapping[str, str], name: str) -> float | None:

@@ -18,7 +18,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .app import DEFAULT_DATABASE_URL, App, TinyWorkflowClient
+from .app import DEFAULT_DATABASE_URL, App
+from .embedded import TinyWorkflowClient
 from .errors import TinyWorkflowError
 from .serialization import Codec
 from .store import OpenApproval

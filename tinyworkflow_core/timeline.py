@@ -12,10 +12,13 @@ from .engine.history import Event, event_to_dict
 from .errors import SerializationError, UnknownWorkflowError
 from .registry import Registry
 from .serialization import Codec, Failure
-from .store import OpenApproval, Run
+from .store import OpenApproval, Run, Status
 
 _ENCODED = ("input", "output", "result", "payload", "data", "details", "form", "heartbeat")
 _WORDS = ("title", "comment", "reason")
+
+WorkflowStatus = Status
+"""The statuses, which are text as well, by the name that callers know."""
 
 
 class WorkflowEvent(dict[str, Any]):

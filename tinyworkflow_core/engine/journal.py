@@ -214,12 +214,13 @@ class Journal:
         """The history says that the code has returned, but it has not: sets `mismatch`."""
         self._differ(self._last_id + 1, "the end of the workflow", "more", "")
 
-    def check_left_over(self) -> None:
-        """The code has ended: sets `mismatch` when the history records commands that it never asked for."""
+    def check_left_over(self, how: str) -> None:
+        """The code has `how` ("ended", "raised ValueError"): sets `mismatch` when the history records commands that it
+        never asked for."""
         left = [i for i in self._signatures if i > self._last_id]
         if left and self.mismatch is None:
             first = min(left)
-            self._differ(first, describe(self._signatures[first]), "nothing more: it has ended", "")
+            self._differ(first, describe(self._signatures[first]), f"nothing more: it has {how}", "")
 
     def deny_patch(self, patch: str, where: str) -> None:
         """The code has dropped the branch that this run took: sets `mismatch`."""

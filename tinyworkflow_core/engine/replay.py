@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -297,7 +298,8 @@ class Execution:
         if self._context._asking.unreadable is not None:
             raise self._context._asking.unreadable
         if self.journal.mismatch is None and self._root.done():
-            self.journal.check_left_over()
+            raised = self._raised()
+            self.journal.check_left_over(f"raised {type(raised).__name__}" if raised is not None else "ended")
         if self.journal.mismatch is not None:
             return Mismatch(error=self._explain(self.journal.mismatch))
         if self._spun is not None:
@@ -378,15 +380,22 @@ class Execution:
         return error
 
     def _place(self) -> str:
-        """file:line where the workflow function, or what it calls, waits; where it is defined once it has ended."""
+        """file:line where the workflow function, or what it calls, waits or has raised; else where it is defined."""
         code = inspect.unwrap(self._definition.fn).__code__
-        place = f"{code.co_filename}:{code.co_firstlineno}"
+        lines = list(traceback.walk_tb(getattr(self._raised(), "__traceback__", None)))
         waiting: Any = None if self._root.done() else self._root.get_coro()
         while frame := getattr(waiting, "cr_frame", None):
-            if is_users(frame):
-                place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+            lines.append((frame, frame.f_lineno))
             waiting = waiting.cr_await
-        return place
+        users = [f"{frame.f_code.co_filename}:{line}" for frame, line in lines if is_users(frame)]
+        return users[-1] if users else f"{code.co_filename}:{code.co_firstlineno}"
+
+    def _raised(self) -> BaseException | None:
+        """What has ended the workflow, unless it returned, was cancelled, or continues as new."""
+        if not self._root.done() or self._root.cancelled():
+            return None
+        error = self._root.exception()
+        return None if isinstance(error, ContinueAsNew) else error
 
     def _log_unhandled(self, context: dict[str, Any]) -> None:
         self._context.logger.error(
