@@ -3,6 +3,8 @@
 # PYTHON makes the environment; everything after that runs inside it. Override: make test PYTHON=/path/to/python3
 PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v $$each; break; }; done)
+# Names on the PATH, or paths; those that are not there are skipped.
+PYTHONS ?= python3.11 python3.12 python3.13
 STORE ?= sqlite
 PORT ?= 8080
 
@@ -12,7 +14,7 @@ READY := $(VENV)/.ready
 CHECKED := tinyworkflow_core functions tests
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types contracts check demo serve format clean
+.PHONY: help test lint types contracts check pythons demo serve format clean
 
 help:
 	@echo 'make test        the whole suite (makes the environment first)'
@@ -20,6 +22,7 @@ help:
 	@echo 'make types       mypy --strict'
 	@echo 'make contracts   the floors of the house (import-linter)'
 	@echo 'make check       all four'
+	@echo 'make pythons     the engine on every Python that is found; PYTHONS="python3.11 /path/to/python3.12"'
 	@echo 'make demo        run the examples; STORE=sqlite or firestore'
 	@echo 'make serve       the HTTP functions on 127.0.0.1:$(PORT); PORT=8080'
 	@echo 'make format      ruff format, and the mends that ruff is sure of'
@@ -53,6 +56,9 @@ contracts: $(READY)
 
 check: test lint types contracts
 
+pythons:
+	@.ci/pythons $(PYTHONS)
+
 demo: $(READY)
 	$(BIN)/python functions/demo.py $(STORE)
 
@@ -64,5 +70,5 @@ format: $(READY)
 	$(BIN)/ruff format
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venvs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find tinyworkflow_core functions tests -name __pycache__ -type d -prune -exec rm -rf {} +

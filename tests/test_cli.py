@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 
 import tinyworkflow_core
 from tinyworkflow_core.cli import cli
+from tinyworkflow_core.encryption import generate_key
 
 ROOT = Path(tinyworkflow_core.__file__).parents[1]
 SHOP = '''
@@ -72,11 +73,34 @@ async def asks_two(ctx: WorkflowContext) -> list:
 @workflow(name="cli-break")
 async def breaks(ctx: WorkflowContext) -> None:
     await ctx.execute_activity(break_it)
+
+@workflow(name="cli-talk")
+async def talks(ctx: WorkflowContext) -> list:
+    words = []
+
+    def add(word: str) -> Parcel:
+        words.append(word)
+        return Parcel(item=word, price=Decimal(len(words)))
+
+    def check(word: str) -> None:
+        if word == "bad":
+            raise ValueError("not that word")
+
+    def nothing_there() -> None:
+        raise LookupError("nothing there")
+
+    ctx.on_query("words", lambda glue=",", times=1: glue.join(words * times))
+    ctx.on_query("nothing", nothing_there)
+    ctx.on_update("add", add, validator=check)
+    ctx.on_update("nothing", lambda payload: nothing_there())
+    await ctx.wait_until(lambda: "end" in words)
+    return words
 '''
-NAMES = ["cli-ask", "cli-ask-two", "cli-break", "cli-listen", "cli-odd", "cli-pack", "cli-text"]
+NAMES = ["cli-ask", "cli-ask-two", "cli-break", "cli-listen", "cli-odd", "cli-pack", "cli-talk", "cli-text"]
 COMMANDS = [
-    *("approvals", "approve", "cancel", "events", "list", "reject", "result", "signal", "start", "status"),
-    *("worker", "workflows"),
+    *("activities", "approvals", "approve", "cancel", "check", "cleanup", "events", "export", "fork", "lint", "list"),
+    *("query", "reject", "result", "resume", "retry", "schedule", "signal", "start", "status", "suspend", "terminate"),
+    *("update", "worker", "workflows"),
 ]
 
 
@@ -110,9 +134,9 @@ class Shop:
         )
 
     @contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[str]]:
+    def worker(self, *spelled: str) -> Iterator[subprocess.Popen[str]]:
         """A real worker process, which has to end with exit code 0 by SIGTERM."""
-        process = self.process("-w", "cli_shop", "worker")
+        process = self.process(*(spelled or ("-w", "cli_shop", "worker")))
         try:
             assert process.stderr is not None
             assert process.stderr.readline() == f"worker {process.pid} on {self.url}: {', '.join(NAMES)}\n"
@@ -227,9 +251,9 @@ def test_signal_is_heard(open_shop: Shop) -> None:
     assert open_shop.data("result", run_id) == {"n": 1}
 
 
-@pytest.mark.parametrize("command", ["approve", "reject", "approve --reject"])
+@pytest.mark.parametrize("command", ["approve", "reject", "approve --approve", "approve --reject"])
 def test_approvals_are_shown_and_decided(open_shop: Shop, command: str) -> None:
-    decided = command == "approve"
+    decided = "reject" not in command
     run_id = open_shop.say("start", "cli-ask")
     open_shop.until(run_id, "paused")
     assert open_shop.say("approvals") == f"{run_id}  boss  Go?"
@@ -243,6 +267,115 @@ def test_approvals_are_shown_and_decided(open_shop: Shop, command: str) -> None:
     assert open_shop.say("approvals") == ""
     again = open_shop.data(*command.split(), run_id, "boss")
     assert again == {"run_id": run_id, "key": "boss", "approved": decided}
+
+
+def test_a_query_is_answered_and_an_update_carried_out(open_shop: Shop) -> None:
+    run_id = open_shop.say("start", "cli-talk")
+    assert open_shop.say("query", run_id, "words") == ""
+    assert open_shop.data("update", run_id, "add", "--input", '"one"') == {"item": "one", "price": "1"}
+    assert json.loads(open_shop.say("update", run_id, "add", "-i", '"two"', "--update-id", "u2"))["price"] == "2"
+    assert open_shop.data("update", run_id, "add", "-i", '"two"', "--update-id", "u2")["price"] == "2"
+    assert open_shop.say("query", run_id, "words") == "one,two"
+    assert open_shop.say("query", run_id, "words", '"-"', "2", "--json") == '"one-two-one-two"'
+    refused(open_shop.invoke("query", run_id, "wrods"), "'wrods'")
+    refused(open_shop.invoke("query", run_id, "nothing"), "LookupError: nothing there")
+    refused(open_shop.invoke("update", run_id, "nothing"), "LookupError: nothing there")
+    refused(open_shop.invoke("update", run_id, "add", "--input", '"bad"'), "not that word")
+    assert open_shop.data("update", run_id, "add", "--input", '"end"')["price"] == "3"
+    assert open_shop.data("result", run_id) == ["one", "two", "end"]
+    assert open_shop.say("query", run_id, "words") == "one,two,end"
+
+
+def test_an_update_that_nobody_carries_out_is_given_up_in_time(shop: Shop, tmp_path: Path) -> None:
+    shop = Shop(tmp_path)  # where nobody works
+    run_id = shop.say("start", "cli-talk")
+    done = shop.invoke("update", run_id, "add", "--input", '"one"', "--timeout", "0.1")
+    refused(done, f"run '{run_id}' has not answered within 0.1 s")
+
+
+def test_a_run_is_put_aside_and_goes_on(open_shop: Shop) -> None:
+    run_id = open_shop.say("start", "cli-listen")
+    open_shop.until(run_id, "waiting")
+    assert open_shop.say("suspend", run_id, "--reason", "lunch") == ""
+    open_shop.until(run_id, "suspended")
+    open_shop.say("signal", run_id, "word", "--payload", "7")
+    assert open_shop.data("resume", run_id) == {"run_id": run_id}
+    assert open_shop.say("result", run_id, "--timeout", "10") == "7"
+    assert [event["reason"] for event in open_shop.data("events", run_id) if event["type"] == "RunSuspended"] == [
+        "lunch"
+    ]
+
+
+def test_a_run_is_ended_by_force_and_retried(open_shop: Shop) -> None:
+    run_id = open_shop.say("start", "cli-listen")
+    open_shop.until(run_id, "waiting")
+    assert open_shop.say("terminate", run_id, "--reason", "wrong one") == ""
+    open_shop.until(run_id, "terminated")
+    assert open_shop.data("events", run_id)[-1]["reason"] == "wrong one"
+    assert open_shop.data("retry", run_id) == {"run_id": run_id}
+    open_shop.say("signal", run_id, "word", "--payload", "8")
+    assert open_shop.say("result", run_id, "--timeout", "10") == "8"
+    refused(open_shop.invoke("retry", run_id), "only one that failed can be retried")
+
+
+def test_a_run_is_forked_off_another_at_one_of_its_events(open_shop: Shop) -> None:
+    run_id = open_shop.say("start", "cli-pack", "--input", '"book"')
+    open_shop.until(run_id, "completed")
+    again = open_shop.say("fork", run_id, "--at-event", "2")
+    assert open_shop.data("result", again)["item"] == "book"
+    other = open_shop.data("fork", run_id, "--at-event", "1", "--input", '"cup"')["run_id"]
+    assert open_shop.data("result", other)["item"] == "cup"
+    assert open_shop.data("events", again)[2]["from_run_id"] == run_id
+    refused(open_shop.invoke("fork", run_id, "--at-event", "9"), "has the events 1 to 3, not 9")
+
+
+def test_what_ended_long_ago_is_forgotten(shop: Shop, tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    run_id = shop.say("start", "cli-text", "--wait").splitlines()[0]
+    assert shop.say("cleanup", "--days", "1") == "0"
+    assert shop.data("status", run_id)["status"] == "completed"
+    assert shop.data("cleanup", "--days", "0") == {"forgotten": 1}
+    refused(shop.invoke("status", run_id), "there is no run")
+    assert shop.say("cleanup") == "0"
+
+
+def test_a_run_that_is_waited_for_needs_no_worker(shop: Shop, tmp_path: Path) -> None:
+    shop = Shop(tmp_path)  # where nobody works
+    run_id, returned = shop.say("start", "cli-pack", "-i", '"cup"', "--wait").split("\n", 1)
+    assert json.loads(returned) == {"item": "cup", "price": "1.50"}
+    assert shop.data("result", run_id)["item"] == "cup"
+    assert shop.data("start", "cli-text", "--wait", "--run-id", "mine") == {"run_id": "mine", "result": "Grüße"}
+    refused(shop.invoke("start", "cli-text", "--wait", "--run-id", "mine"), "run_id 'mine' is taken")
+    failed = shop.invoke("start", "cli-break", "--wait", "--json")
+    refused(failed, "failed: RuntimeError: it broke")
+
+
+def test_the_short_options_of_the_0_1_library_are_understood(shop: Shop, tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    first, second = shop.say("start", "cli-text", "--wait").splitlines()[0], shop.say("start", "cli-listen")
+    assert [run["run_id"] for run in shop.data("list", "-s", "completed")] == [first]
+    assert [run["run_id"] for run in shop.data("list", "-w", "cli-listen")] == [second]
+    assert [run["run_id"] for run in shop.data("list", "-l", "1")] == [second]
+    assert [event["type"] for event in shop.data("events", first, "-l", "1")] == ["RunCompleted"]
+    assert [event["event_id"] for event in shop.data("events", first, "--limit", "50")] == [1, 2]
+
+
+def test_what_is_sealed_is_read_with_the_keys_of_the_environment(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    monkeypatch.setenv("TINYWORKFLOW_ENCRYPTION_KEYS", generate_key())
+    run_id = shop.say("start", "cli-ask")
+    with shop.worker():
+        shop.until(run_id, "paused")
+    [shown] = shop.data("approvals")
+    assert (shown["title"], shown["details"]) == ("Go?", {"cost": 3})
+    monkeypatch.delenv("TINYWORKFLOW_ENCRYPTION_KEYS")
+    [shown] = shop.data("approvals")
+    assert "sealed with key" in str(shown["title"])
+    assert "cost" not in str(shown)
+    monkeypatch.setenv("TINYWORKFLOW_ENCRYPTION_KEYS", "nonsense")
+    refused(shop.invoke("approvals"), "TINYWORKFLOW_ENCRYPTION_KEYS")
 
 
 def test_cancel_ends_a_run(open_shop: Shop) -> None:
@@ -260,16 +393,30 @@ def test_workflows_lists_what_was_brought_in(shop: Shop) -> None:
     assert [plain.returncode, data.returncode] == [0, 0]
 
 
+def test_activities_lists_what_was_brought_in(shop: Shop) -> None:
+    plain, data = (shop.process("-w", "cli_shop", "activities", *more) for more in ([], ["--json"]))
+    assert plain.communicate(timeout=20) == ("break_it\npack\n", "")
+    assert json.loads(data.communicate(timeout=20)[0]) == ["break_it", "pack"]
+
+
 def test_the_database_is_the_environments_unless_given(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYWORKFLOW_DATABASE_URL", f"sqlite:///{shop.folder}/other.db")
     assert json.loads(CliRunner().invoke(cli, ["list", "--json"]).stdout) == []
     assert (shop.folder / "other.db").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_told_to_stop_lets_go_and_ends_well(shop: Shop, stop: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stop", "spelled"),
+    [
+        (signal.SIGTERM, ("worker", "-w", "cli_shop")),
+        (signal.SIGINT, ("worker", "--import-workflows", "cli_shop")),
+    ],
+)
+def test_a_worker_that_is_told_to_stop_lets_go_and_ends_well(
+    shop: Shop, stop: signal.Signals, spelled: tuple[str, ...], tmp_path: Path
+) -> None:
     shop = Shop(tmp_path)  # where it is alone
-    with shop.worker() as process:
+    with shop.worker(*spelled) as process:
         run_id = shop.say("start", "cli-pack", "--input", '"slow"')
         shop.until(run_id, "running")
         process.send_signal(stop)
@@ -286,13 +433,14 @@ def test_a_worker_that_is_told_to_stop_lets_go_and_ends_well(shop: Shop, stop: s
 def test_every_command_explains_itself_and_all_but_the_worker_speak_json() -> None:
     group: Any = typer.main.get_command(cli)
     assert sorted(group.commands) == COMMANDS
-    for name, command in group.commands.items():
-        done = CliRunner().invoke(cli, [name, "--help"])
+    below = {f"schedule {name}": command for name, command in group.commands["schedule"].commands.items()}
+    for name, command in (group.commands | below).items():
+        done = CliRunner().invoke(cli, [*name.split(), "--help"])
         assert done.exit_code == 0
         assert command.help is not None
         words = re.sub(r"\W+", " ", done.stdout)
         assert re.sub(r"\W+", " ", command.help.split("\n")[0]).strip() in words
-        assert name == "worker" or " json " in words
+        assert name in ("worker", "schedule") or " json " in words
         assert all(getattr(one, "help", None) for one in command.params), f"{name} has an option without help"
 
 
@@ -326,6 +474,14 @@ def refused(done: Result, *words: str) -> None:
         ["approve", "nobody"],
         ["reject", "nobody", "boss"],
         ["cancel", "nobody"],
+        ["terminate", "nobody"],
+        ["suspend", "nobody"],
+        ["resume", "nobody"],
+        ["retry", "nobody"],
+        ["fork", "nobody", "--at-event", "1"],
+        ["query", "nobody", "words"],
+        ["update", "nobody", "add"],
+        ["export", "nobody"],
     ],
     ids=lambda arguments: arguments[0],
 )
@@ -345,6 +501,12 @@ def test_a_run_that_there_is_not_is_an_error(shop: Shop, arguments: list[str]) -
         (["list", "--status", "odd"], "'odd' is not a valid Status"),
         (["list", "--limit", "0"], "Invalid value for '--limit'"),
         (["result", "any", "--timeout", "soon"], "Invalid value for '--timeout'"),
+        (["query", "any", "words", "nope"], "argument 'nope' is not JSON"),
+        (["update", "any", "add", "--input", "nope"], "--input is not JSON"),
+        (["fork", "any"], "Missing option '--at-event'"),
+        (["cleanup", "--days", "-1"], "Invalid value for '--days'"),
+        (["export"], "name one run, or ask for all that are open with --open"),
+        (["export", "any", "--open"], "name one run, or ask for all that are open with --open"),
         (["status"], "Missing argument"),
         (["dance"], "No such command 'dance'"),
     ],

@@ -21,6 +21,7 @@ import pytest
 from tests.functions.server import server
 from tests.services import do_without
 from tinyworkflow_core import App, TinyWorkflowClient, create_app
+from tinyworkflow_core.checking import exported
 from tinyworkflow_core.cli import cli
 from tinyworkflow_core.errors import SerializationError
 from tinyworkflow_core.serialization import Codec
@@ -140,13 +141,20 @@ async def test_the_workflows_of_the_waiting_page_do_what_it_says(pages: Any) -> 
         assert await env.result(await env.start(page.expense, 5)) == "nobody decided"
 
 
-def test_the_example_of_the_testing_page_passes_as_it_stands(tmp_path: Path) -> None:
-    [code] = blocks(ROOT / "docs/testing.md", "python")
-    (tmp_path / "test_example.py").write_text(code)
+async def test_the_tests_of_the_testing_page_pass_as_they_stand(pages: Any, tmp_path: Path) -> None:
+    page = pages("testing")
+    async with WorkflowEnvironment([page.remind], activities={page.send: lambda text: text}) as env:
+        run_id = await env.start(page.remind, "Ada")
+        await env.advance("3d")
+        state = await env.store.load(run_id)
+        assert state is not None
+    (tmp_path / "histories").mkdir()
+    (tmp_path / "histories/ada.json").write_text(json.dumps(exported(state)))
+    (tmp_path / "page_testing.py").rename(tmp_path / "test_example.py")
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"]
-    ended = subprocess.run(
-        command,
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--asyncio-mode=auto", "--durations=0"]
+    ended = subprocess.run(  # noqa: ASYNC221  # nothing else runs in this loop
+        [*command, "-vv", "test_example.py"],
         check=False,
         cwd=tmp_path,
         env=environ | {"PYTHONPATH": str(ROOT)},
@@ -155,7 +163,11 @@ def test_the_example_of_the_testing_page_passes_as_it_stands(tmp_path: Path) -> 
         timeout=100,
     )
     assert ended.returncode == 0, ended.stdout
-    assert "2 passed" in ended.stdout
+    assert "6 passed" in ended.stdout
+    took = re.search(r"([\d.]+)s call +test_example.py::test_thirty_days_without_money", ended.stdout)
+    assert took is not None
+    assert float(took[1]) < 1
+    print(f"\n30 days took {took[1]} s")
 
 
 async def test_the_webhook_of_the_http_page_starts_what_it_says(pages: Any) -> None:

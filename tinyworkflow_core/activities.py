@@ -255,10 +255,4 @@ def _retry_at(attempt: ActivityAttempt, error: BaseException, started_at: dateti
         except (ValueError, TypeError):  # a moment that has passed, or nonsense from a service: the policy's own delay
             pass
     retry_at = now + timedelta(seconds=min(delay, _LONGEST_DELAY_SECONDS))
-    first = attempt.first_started_at or started_at
-    after = (retry_at - first).total_seconds()
-    if policy.total is not None and after > seconds(policy.total):
-        return None
-    if activity.total_timeout is not None and after >= activity.total_timeout:  # nothing would be left of it
-        return None
-    return retry_at
+    return retry_at if activity.is_in_time(retry_at, attempt.first_started_at or started_at) else None

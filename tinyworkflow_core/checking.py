@@ -25,7 +25,6 @@ from .engine.history import (
     history_to_json,
 )
 from .engine.replay import Blocked, Cancelled, Completed, ContinuedAsNew, Failed, Mismatch, Outcome, replay
-from .engine.rewind import effective
 from .errors import NonDeterminismError, SerializationError, UnknownWorkflowError
 from .registry import Registry
 from .serialization import Codec
@@ -206,7 +205,7 @@ def check_history(registry: Registry, codec: Codec, data: Any) -> Finding | None
 
     Raises SerializationError for what is no exported history.
     """
-    facts, history = _read(data)
+    facts, history = read_exported(data)
     return _look(registry, codec, facts, history).finding
 
 
@@ -216,7 +215,7 @@ def check_histories(
     """Replay exported histories, of one workflow or of all. Raises SerializationError for what is none."""
     report = Report()
     for data in histories:
-        facts, history = _read(data)
+        facts, history = read_exported(data)
         if name in (None, facts.name):
             if report.is_cut_at(limit):
                 break
@@ -224,7 +223,9 @@ def check_histories(
     return report
 
 
-def _read(data: Any) -> tuple[RunFacts, Sequence[Event] | SerializationError]:
+def read_exported(data: Any) -> tuple[RunFacts, Sequence[Event] | SerializationError]:
+    """The run of an exported history and its events, or why these cannot be read. Raises SerializationError for what is
+    no exported history."""
     if not isinstance(data, Mapping) or "format" not in data:
         raise SerializationError("this is no exported history: it has no field 'format'")
     if data["format"] != FORMAT:
@@ -275,7 +276,7 @@ def _found(facts: RunFacts, kind: Kind, problem: str, **about: Any) -> _Seen:
 
 def _ending(outcome: Outcome, history: Sequence[Event], codec: Codec) -> str | None:
     """What is odd about how the replay ends; None: nothing."""
-    last = effective(history)[-1]
+    last = history[-1]
     how = _how(outcome, codec)
     if how is None or isinstance(last, RunTerminated):
         return None

@@ -348,7 +348,9 @@ def check_fits(store: Store, message: Message) -> None:
 
 
 def _steering_id(message_id: str | None, kind: str) -> str:
-    return f"{kind}/{message_id or fresh_id(32)}"
+    # The kind comes last: messages of one moment are read in the order of their ids, and whoever names them by rising
+    # numbers wants a resumption after the suspension that it follows.
+    return f"steer/{message_id or fresh_id(32)}/{kind}"
 
 
 def _run_id(name: str, run_id: str | None, idempotency_key: str | None) -> str:

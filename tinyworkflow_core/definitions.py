@@ -13,6 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .clock import Duration, seconds
@@ -103,6 +104,13 @@ class ActivityDefinition(Generic[P, R]):
         }
         changed: dict[str, Any] = {key: value for key, value in settings.items() if value is not None}
         return replace(self, **changed)
+
+    def is_in_time(self, moment: datetime, first_started_at: datetime) -> bool:
+        """Whether an attempt may still begin at `moment`, by `total_timeout` and the `total` of the policy."""
+        after, total = (moment - first_started_at).total_seconds(), self.retry_policy.total
+        if total is not None and after > seconds(total):
+            return False
+        return self.total_timeout is None or after < self.total_timeout  # else nothing would be left of it
 
 
 @dataclass(frozen=True, eq=False)

@@ -53,6 +53,9 @@ class InvalidInputError(TinyWorkflowError):
         super().__init__(message)
         self.errors = errors or []
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.errors)  # the message alone does not make it again
+
 
 # --- values --------------------------------------------------------------------------------------
 

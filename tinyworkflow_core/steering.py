@@ -67,7 +67,8 @@ def _retried(state: RunState, now: datetime) -> RunRetried:
     started, last = state.history[0], state.history[-1]
     assert isinstance(started, RunStarted)
     failed = last if isinstance(last, RunFailed) else None
-    allowed = None if started.deadline is None else started.deadline - started.at
+    began = max(event.at for event in state.history if event is started or isinstance(event, RunForked))
+    allowed = None if started.deadline is None else started.deadline - began
     return RunRetried(
         at=now,
         failed_at=last.at,
@@ -147,11 +148,12 @@ def _copied(prefix: Sequence[Event]) -> list[Event]:
         match event:
             case LeaseTaken() | RunSuspended() | RunResumed() | UpdateRejected():
                 continue
+            case ActivityScheduled() | ActivityHeartbeat():
+                continue
             case ChildStarted(id=command_id) if command_id not in ended:
                 continue
-            case ActivityScheduled(id=command_id) | ActivityStarted(id=command_id) | ActivityHeartbeat(id=command_id):
-                if command_id not in done:
-                    continue
+            case ActivityStarted(id=command_id) if command_id not in done:
+                continue
             case UpdateAccepted(message_id=message_id) if message_id not in answered:
                 pass  # carried out again: nobody waits for the answer, but the workflow may
             case _ if isinstance(event, CLOSING):

@@ -10,9 +10,9 @@ import itertools
 from typing import Any, cast
 
 from .engine.context import RunFacts
-from .engine.history import UpdateCompleted, UpdateRejected
+from .engine.history import RunStarted, UpdateCompleted, UpdateRejected
 from .engine.replay import Execution, Mismatch
-from .errors import RunClosedError, RunNotFoundError, UpdateRejectedError
+from .errors import RunClosedError, RunNotFoundError, RunStateError, UpdateRejectedError
 from .registry import Registry
 from .serialization import Codec, Failure
 from .store import RunState, Store
@@ -55,7 +55,8 @@ def answer_of(state: RunState, message_id: str) -> Answer | None:
 
 
 async def wait_answered(store: Store, run_id: str, message_id: str) -> Answer:
-    """Wait for the answer. Raises RunClosedError when the run ends without one, RunNotFoundError when it is purged."""
+    """Wait for the answer. Raises RunClosedError when the run ends without one, RunNotFoundError when it is purged,
+    RunStateError when it was given generations ago."""
     for pause in itertools.chain(POLL_SECONDS, itertools.repeat(POLL_SECONDS[-1])):
         # Reading the whole history is what costs: not while the message has not even been taken up.
         if all(one.id != message_id for one in await store.inbox(run_id)):
@@ -66,6 +67,9 @@ async def wait_answered(store: Store, run_id: str, message_id: str) -> Answer:
                 return answer
             if state.run.status.closed:
                 raise RunClosedError(f"run {run_id!r} ended before it answered the update", run_id=run_id)
+            started = state.history[0]
+            if isinstance(started, RunStarted) and message_id in started.seen:
+                raise RunStateError(f"run {run_id!r} has continued as new and forgotten the answer", run_id=run_id)
         await asyncio.sleep(pause)
     raise AssertionError("unreachable")
 

@@ -36,3 +36,18 @@ def charge(amount: int, *, currency: str = "EUR") -> str:
 @activity
 def undo(what: Any) -> None:
     return None
+
+
+@activity(compensate=undo)
+def book(what: Any) -> Any:
+    return what
+
+
+@activity(at_most_once=True)
+def once(what: Any) -> Any:
+    return what
+
+
+@activity(run_on="queue")
+def remote(what: Any) -> Any:
+    return what

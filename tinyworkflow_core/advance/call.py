@@ -7,17 +7,19 @@ from datetime import datetime, timedelta
 
 from ..clock import moment
 from ..dispatcher import Advance
-from ..engine.commands import ExecuteActivity, RequestApproval
+from ..engine.commands import ExecuteActivity, RequestApproval, StartChild
 from ..engine.history import (
     ActivityCancelled,
     ActivityCompleted,
     ActivityFailed,
+    ActivityHeartbeat,
     ActivityScheduled,
     ActivityStarted,
     CancelRequested,
     Event,
     MessageSent,
     RunResumed,
+    RunRetried,
     RunTimedOut,
     SideEffectRecorded,
     TimerFired,
@@ -36,7 +38,7 @@ from ..errors import (
 from ..store import Lease, Message, MessageKind, RunState, Status
 from .endings import close, continue_as_new, park, stay_suspended, suspend, terminate
 from .holding import Attention, Holding
-from .outgoing import Ready, cancellation, outgoing, refused, unreachable
+from .outgoing import Ready, cancellation, outgoing, refused, unreachable, word_of_end, word_of_end_id
 from .records import (
     asked_for,
     begins_at,
@@ -53,8 +55,6 @@ from .work import Work
 _CUT_OFF_SHARE = 0.8
 """An attempt that was cut off after this share of the call's time would be cut off every time: it counts as failed."""
 
-
-_FOR_THE_CODE = (MessageKind.APPROVAL, MessageKind.CHILD, MessageKind.ACTIVITY)
 
 _FROM_WORK = (ActivityCompleted, ActivityFailed, ActivityCancelled, TimerFired, SideEffectRecorded)
 
@@ -74,7 +74,7 @@ class Call:
         self._goes_on_after = timedelta(0)
         self._has_taken = False
         self._patience = around.settings.patience_seconds
-        self._heartbeats_at = self._began
+        self._heartbeats_at = lease.until - timedelta(seconds=self._settings.lease_seconds)  # with the renewals
         self._execution: Execution
         self._told: set[str] = set()
         """Children that were told that nobody waits for them any more."""
@@ -94,9 +94,11 @@ class Call:
         if is_suspended(self._ledger.history):
             return await stay_suspended(holding)
         begins = begins_at(self._ledger.run, self._ledger.history)
-        if begins is not None and begins > self._began and (progress := await self._wait_until(begins)) is not None:
-            return progress
         try:
+            if begins is not None and begins > self._began:
+                progress = await self._wait_until(begins)
+                if progress is not None:
+                    return progress
             return await self._run_code()
         except (UnknownWorkflowError, SerializationError) as error:
             return await park(holding, str(error))
@@ -113,6 +115,8 @@ class Call:
             clock=around.clock,
             on_end=self._attention.call,
         )
+        if missed := await self._ends_missed():
+            outcome = await self._take(missed, work)
         while True:
             match outcome:
                 case Completed() | Failed() | Cancelled():
@@ -154,11 +158,16 @@ class Call:
         """Somebody woke a run whose time has not come: note what they said and leave it waiting. None when they cancel
         a run that has begun before: its code has to hear of it now."""
         run, history = self._ledger.run, self._ledger.history
-        ready = self._from_inbox(self._began, seen=messages_seen(history), execution=None)
+        has_begun = run.retry_count > 0
+        if has_begun and self._holding.inbox and isinstance(mismatch := self._rebuild(), Mismatch):
+            return await park(self._holding, str(mismatch.error))
+        execution, self._holding.execution = self._holding.execution, None
+        ready = self._from_inbox(self._began, seen=messages_seen(history), execution=execution)
+        if execution is not None:
+            execution.close()
         if self._suspend is not None:
             await self._write(ready)
             return await suspend(self._holding, self._suspend, ())
-        has_begun = run.retry_count > 0
         cancelled = next((one.event for one in ready if isinstance(one.event, CancelRequested)), None)
         if cancelled is not None and not has_begun:
             events = [one.event for one in ready if one.event is not None]
@@ -167,7 +176,6 @@ class Call:
         if cancelled is not None:
             await self._write(ready)
             return None
-        self._attention.aside = True
         status = Status.RETRYING if has_begun else Status.PENDING
         events = [one.event for one in ready if one.event is not None]
         consumed = tuple(one.message_id for one in ready if one.message_id is not None)
@@ -175,6 +183,24 @@ class Call:
         await self._ledger.write(events, consumed=consumed, release=release)
         await self._around.dispatcher.dispatch(Advance(run_id=run.run_id), at=begins)
         return Progress.RELEASED
+
+    async def _ends_missed(self) -> list[Ready]:
+        """The ends of children that ended while this run was closed: nobody could be told then."""
+        if not any(isinstance(one, RunRetried) and not one.automatic for one in self._ledger.history):
+            return []
+        now, around, generation = self._holding.now(), self._around, self._ledger.run.generation
+        journal, missed = self._execution.journal, []
+        for pending in journal.open.values():
+            command = pending.command
+            if not isinstance(command, StartChild) or not pending.started:
+                continue
+            child = await around.store.get(command.run_id)
+            if child is None or not child.status.closed:
+                continue
+            message_id = word_of_end_id(generation, command)
+            word = word_of_end(message_id, child.status, child.output, child.error, now, around)
+            missed.append(Ready(received(word, now=now, generation=generation, journal=journal)))
+        return missed
 
     # --- the end of the call -------------------------------------------------------------------
 
@@ -211,8 +237,8 @@ class Call:
             if self._holding.is_over(now) and self._has_taken:  # whatever else is ready: it would never end in a flood
                 return None
             due = self._next_wake(work)
-            # A decision that was accepted before its time ran out has to win over the timer that says so.
-            deciding = due is not None and due <= now and bool(self._ledger.run.open_approvals)
+            # What was accepted before its time ran out (a decision, an attempt's outcome) has to win over that time.
+            deciding = due is not None and due <= now and (bool(self._ledger.run.open_approvals) or work.gives_up(now))
             if self._attention.messages or deciding:
                 await self._look_into_inbox(needed=deciding or not work.is_running)
             ready = self._ready(work, now)
@@ -253,7 +279,7 @@ class Call:
             await self._ledger.renew_if_due(now)
             await self._wait(None, now)
         await work.stop()
-        ended = [*work.ended]
+        ended = [*work.take_heartbeats(), *work.ended]
         work.ended.clear()
         return ended
 
@@ -271,9 +297,10 @@ class Call:
         document."""
         if work.broken is not None:
             raise work.broken
+        heard_of = self._heard_of(now) if work.gives_up(now) else frozenset()
         ready = self._from_inbox(now, seen=self._execution.seen.keys(), execution=self._execution)
         if self._suspend is None:
-            work.start_due(now)
+            work.start_due(now, heard_of)
             ready += [Ready(event) for event in work.ended]
             work.ended.clear()
             ready += self._due_with_the_run(work, now)
@@ -311,8 +338,8 @@ class Call:
         return fit
 
     def _from_inbox(self, now: datetime, *, seen: Set[str], execution: Execution | None) -> list[Ready]:
-        """What the messages say, up to one that puts the run aside. Without an execution those that only the code can
-        make sense of stay where they are."""
+        """What the messages say, up to one that puts the run aside. Before the run has begun (without an execution)
+        some mean nothing."""
         inbox, limit = self._holding.inbox, self._settings.messages_per_commit
         if (found := self._find(MessageKind.TERMINATE)) is not None:
             self._terminate = found
@@ -320,9 +347,9 @@ class Call:
         new: set[str] = set()
         ready: list[Ready] = []
         while inbox and len(ready) < limit and self._suspend is None:
+            if ready and execution is not None and inbox[0].kind is MessageKind.UPDATE:
+                break  # its validator has to see what those before it have led to
             message = inbox.pop(0)
-            if execution is None and message.kind in _FOR_THE_CODE:
-                continue
             is_new = message.id not in seen and message.id not in new
             new.add(message.id)
             if is_new and message.kind is MessageKind.SUSPEND:
@@ -331,9 +358,17 @@ class Call:
                 ready.append(Ready(self._event_of(message, now, execution) if is_new else None, message.id))
         return ready
 
+    def _heard_of(self, now: datetime) -> frozenset[int]:
+        """The activities whose attempt elsewhere has ended, by what is in the inbox."""
+        outcomes = [one for one in self._holding.inbox if one.kind is MessageKind.ACTIVITY]
+        events = [self._event_of(one, now, self._execution) for one in outcomes]
+        return frozenset(one.id for one in events if isinstance(one, ActivityCompleted | ActivityFailed))
+
     def _event_of(self, message: Message, now: datetime, execution: Execution | None) -> Event | None:
         journal = None if execution is None else execution.journal
         event = received(message, now=now, generation=self._ledger.run.generation, journal=journal)
+        if isinstance(event, CancelRequested) and execution is not None and not execution.heeds_cancel:
+            return None  # a retry would find it in the history, and end by it
         if not isinstance(event, UpdateAccepted):
             return event
         try:
@@ -387,16 +422,18 @@ class Call:
     async def _write(self, ready: Sequence[Ready]) -> tuple[list[Event], int, int]:
         """Commit it, and have what goes out dispatched. Returns the events, and how many others stand before and after
         them."""
+        patches, withdrawn = self._holding.patches(), self._holding.withdrawn_approvals()
+        status = self._execution.custom_status if self._holding.execution else self._ledger.run.custom_status
+        closed = [*(one.event for one in ready if one.event is not None), *withdrawn]
+        shown = self._ledger.changes_shown(closed, status, self._holding.now())
         while True:
             events = [one.event for one in ready if one.event is not None]
-            patches, withdrawn = self._holding.patches(), self._holding.withdrawn_approvals()
             written = [*patches, *events, *withdrawn]
-            status = self._execution.custom_status if self._holding.execution else self._ledger.run.custom_status
             try:
                 await self._ledger.write(
                     written,
                     consumed=tuple(one.message_id for one in ready if one.message_id is not None),
-                    release=self._ledger.changes_shown(written, status, self._holding.now()),
+                    release=shown,
                     outbox=tuple(letter for one in ready for letter in one.outbox),
                     new_runs=tuple(new for one in ready for new in one.new_runs),
                 )
@@ -428,7 +465,8 @@ class Call:
         holding = self._holding
         cut_off = await work.stop()
         now = holding.now()
-        if ended := [*work.ended, *self._failed_by_deadline(cut_off, now)]:
+        beats = work.take_heartbeats()  # of those that were cut off: the next attempt goes on from there
+        if ended := [*beats, *work.ended, *self._failed_by_deadline(cut_off, now, beats)]:
             work.ended.clear()
             await self._take([Ready(event) for event in ended], work)
         waiting = holding.inbox or self._attention.messages
@@ -446,9 +484,12 @@ class Call:
             await self._around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
 
-    def _failed_by_deadline(self, cut_off: dict[int, datetime | None], now: datetime) -> list[Event]:
+    def _failed_by_deadline(
+        self, cut_off: dict[int, datetime | None], now: datetime, beats: Sequence[ActivityHeartbeat]
+    ) -> list[Event]:
         """Attempts that had nearly all of the call's time and were cut off all the same."""
         events: list[Event] = []
+        told = {one.id: one.details for one in beats}
         for command_id, started_at in cut_off.items():
             pending = self._execution.journal.open.get(command_id)
             if started_at is None or pending is None or not isinstance(pending.command, ExecuteActivity):
@@ -460,13 +501,15 @@ class Call:
             error = TimeoutError(
                 f"activity {activity.name!r} was cut off after {took:g} s: that is all a call may take here"
             )
+            in_time = activity.is_in_time(now, pending.first_started_at or started_at)
             events.append(
                 ActivityFailed(
                     at=now,
                     attempt=attempt,
                     started_at=started_at,
                     error=self._around.codec.failure(error),
-                    retry_at=now if attempt <= activity.retry_policy.max_retries else None,
+                    retry_at=now if attempt <= activity.retry_policy.max_retries and in_time else None,
+                    heartbeat=told.get(command_id, pending.heartbeat),
                     **pending.command.about(),
                 )
             )

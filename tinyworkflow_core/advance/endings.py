@@ -4,7 +4,7 @@ suspended. Each is one commit, with word to the parent and an end for the childr
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 from ..dispatcher import Advance
@@ -23,11 +23,13 @@ from ..engine.history import (
 )
 from ..engine.replay import ENGINE, PYTHON, Cancelled, Completed, ContinuedAsNew, Failed
 from ..engine.rewind import effective
-from ..errors import PayloadTooLargeError
+from ..errors import StoreUnavailableError
 from ..serialization import Failure
 from ..store import Message, MessageKind, Status
+from .crossing import fitted, in_parts
 from .holding import Holding
-from .records import message_fits
+from .outgoing import word_of_end
+from .records import messages_seen, received
 from .surroundings import Progress
 
 _log = logging.getLogger("tinyworkflow.advance")
@@ -56,6 +58,8 @@ async def close(
         case Failed(error=error, failed=failed, undone=undone, position=position):
             event = RunFailed(at=now, error=error, failed=failed, undone=undone, position=position)
             status = Status.FAILED
+            letters, read = await _letters_left(holding)
+            before, consumed = [*before, *letters], (*consumed, *read)
         case Cancelled(reason=reason):
             event, status = RunCancelled(at=now, reason=reason), Status.CANCELLED
     events = [*before, *_last_words(holding), event]
@@ -65,8 +69,29 @@ async def close(
 async def terminate(holding: Holding, message: Message) -> Progress:
     """End the run by force, whatever its code would say to it."""
     await _stop(holding)
+    letters, read = await _letters_left(holding)
     event = RunTerminated(at=holding.now(), message_id=message.id, reason=message.body.get("reason"))
-    return await _end(holding, Status.TERMINATED, [event], consumed=(message.id,))
+    events = [*letters, *_last_words(holding), event]
+    return await _end(holding, Status.TERMINATED, events, consumed=(*read, message.id))
+
+
+async def _letters_left(holding: Holding) -> tuple[list[Event], list[str]]:
+    """The signals and decisions that nobody has taken, as events, and the ids of their messages: the end of the run
+    would drop them, and whoever retries it wants them."""
+    try:
+        inbox = await holding.around.store.inbox(holding.run_id)
+    except StoreUnavailableError:
+        inbox = holding.inbox
+    ledger, execution = holding.ledger, holding.execution
+    journal, now = None if execution is None else execution.journal, holding.now()
+    seen, events, read = messages_seen(ledger.history), list[Event](), list[str]()
+    for message in inbox[: holding.around.settings.messages_per_commit]:
+        if message.kind in (MessageKind.SIGNAL, MessageKind.APPROVAL) and message.id not in seen:
+            event = received(message, now=now, generation=ledger.run.generation, journal=journal)
+            if event is not None:
+                events.append(event)
+                read.append(message.id)
+    return events, read
 
 
 async def _end(
@@ -111,14 +136,17 @@ async def _retry_later(holding: Holding, outcome: Failed, after: float) -> Progr
     holding.show_state(approvals=())
     holding.ledger.show(retry_count=run.retry_count + 1)
     release = holding.ledger.release(Status.RETRYING, wake_at=due, error=outcome.error)
-    await holding.ledger.write([*_last_words(holding), event], release=release)
+    outbox = _to_children_void(holding, event)
+    await holding.ledger.write([*_last_words(holding), event], release=release, outbox=outbox)
+    await holding.dispatch(Advance(run_id=target) for target, _ in outbox)
     holding.attention.handed_over = True
     await holding.around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=due if after else None)
     return Progress.RELEASED
 
 
 async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress:
-    """Go on as the next generation, with nothing of this one's history but the signals that nobody has taken."""
+    """Go on as the next generation, with nothing of this one's history but the messages that nobody has taken and the
+    latest answers."""
     await _stop(holding)
     ledger, now = holding.ledger, holding.now()
     started, run = ledger.history[0], ledger.run
@@ -135,11 +163,15 @@ async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress
         parent_message=started.parent_message,
         deadline=started.deadline,
         seen=outcome.seen,
+        custom_status=None if holding.execution is None else holding.execution.custom_status,
     )
     holding.show_state(approvals=())
     outbox = _to_children_left(holding)
-    generation = (opening, *outcome.signals)
-    release = ledger.release(Status.PENDING, wake_at=now, next_generation=generation)
+    limit = holding.around.store.max_event_bytes
+    generation, rest = fitted(opening, outcome.carried, limit)
+    for part in in_parts(rest, limit):  # before: a crash in between leaves only messages that were read already
+        await ledger.write([], outbox=tuple((run.run_id, one) for one in part))
+    release = ledger.release(Status.PENDING, wake_at=now, next_generation=tuple(generation))
     await ledger.write([], release=release, outbox=outbox)
     await holding.dispatch(Advance(run_id=target) for target, _ in outbox)
     return Progress.CONTINUED
@@ -189,30 +221,36 @@ def _word_to_parent(holding: Holding, status: Status, output: str | None, error:
     started = history[0] if history else None
     if not isinstance(started, RunStarted) or started.parent_run_id is None or started.parent_message is None:
         return ()
-    message_id = started.parent_message
-
-    def message(status: Status, output: str | None, error: Failure | None) -> Message:
-        body = {"status": status.value, "result": output, "error": None if error is None else error.to_dict()}
-        return Message(id=message_id, kind=MessageKind.CHILD, received_at=now, body=body)
-
-    told = message(status, output, error)
-    if not message_fits(told, holding.around.store.max_event_bytes):
-        problem = PayloadTooLargeError("what the child run ended with is too large to be sent to its parent")
-        told = message(Status.FAILED, None, holding.around.codec.failure(problem))
-    return ((started.parent_run_id, told),)
+    word = word_of_end(started.parent_message, status, output, error, now, holding.around)
+    return ((started.parent_run_id, word),)
 
 
 def _to_children_left(holding: Holding) -> Outbox:
     """Messages that settle the children which are still open, by their `on_parent_close`."""
-    open_children: dict[int, ChildStarted] = {}
-    for event in effective(holding.ledger.history):
+    return _settled(holding, _open_children(holding.ledger.history).values())
+
+
+def _to_children_void(holding: Holding, retried: RunRetried) -> Outbox:
+    """The same for those that the retry makes void: nobody waits for them any more."""
+    kept = _open_children([*holding.ledger.history, retried])
+    return _settled(holding, [one for one in _open_children(holding.ledger.history).values() if one.id not in kept])
+
+
+def _open_children(history: Sequence[Event]) -> dict[int, ChildStarted]:
+    """Children that have not ended, by command id."""
+    found: dict[int, ChildStarted] = {}
+    for event in effective(history):
         if isinstance(event, ChildStarted):
-            open_children[event.id] = event
+            found[event.id] = event
         elif isinstance(event, ChildEnded):
-            open_children.pop(event.id, None)
+            found.pop(event.id, None)
+    return found
+
+
+def _settled(holding: Holding, children: Iterable[ChildStarted]) -> Outbox:
     now, reason = holding.now(), {"reason": f"its parent {holding.run_id} has ended"}
     outbox: list[tuple[str, Message]] = []
-    for child in open_children.values():
+    for child in children:
         if child.on_parent_close == "cancel":
             outbox.append((child.run_id, Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body=reason)))
         elif child.on_parent_close == "terminate":

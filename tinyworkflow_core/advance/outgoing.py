@@ -23,13 +23,16 @@ from ..engine.journal import Pending
 from ..engine.replay import ENGINE, PYTHON, Execution
 from ..errors import (
     InvalidInputError,
+    PayloadTooLargeError,
     RunClosedError,
     RunExistsError,
     RunNotFoundError,
     SerializationError,
     UnknownWorkflowError,
 )
-from ..store import Message, MessageKind, NewRun, Run
+from ..serialization import Failure, digest
+from ..store import Message, MessageKind, NewRun, Run, Status
+from .records import message_fits
 from .surroundings import Surroundings
 
 MAX_NEW_RUNS = 100
@@ -64,11 +67,13 @@ def _answers(execution: Execution, now: datetime) -> Iterator[Ready]:
 
 
 def _commands(execution: Execution, run: Run, around: Surroundings, now: datetime) -> Iterator[Ready]:
-    children = 0
-    for pending in execution.journal.open.values():
+    children: set[str] = set()
+    for pending in execution.journal.outward.values():
         match pending.command:
-            case StartChild() as command if not pending.recorded and children < MAX_NEW_RUNS:
-                children += 1
+            case StartChild() as command if not pending.recorded and len(children) < MAX_NEW_RUNS:
+                if command.run_id in children:
+                    continue  # by the next commit that id is taken
+                children.add(command.run_id)
                 yield _start_child(command, run, around, now)
             case SendMessage() as command:
                 yield _send(command, run, now)
@@ -109,7 +114,7 @@ def _start_child(command: StartChild, run: Run, around: Surroundings, now: datet
         python=PYTHON,
         fingerprint=definition.fingerprint,
         parent_run_id=run.run_id,
-        parent_message=f"child/{run.generation}/{command.id}/{command.run_id}",
+        parent_message=word_of_end_id(run.generation, command),
         deadline=None if definition.timeout is None else now + timedelta(seconds=definition.timeout),
     )
     return Ready(
@@ -117,6 +122,27 @@ def _start_child(command: StartChild, run: Run, around: Surroundings, now: datet
         new_runs=(NewRun(run=child, events=(started,)),),
         calls=(Advance(run_id=command.run_id),),
     )
+
+
+def word_of_end_id(generation: int, command: StartChild) -> str:
+    """The id of the message that tells a run of that generation how its child has ended."""
+    return f"child/{generation}/{command.id}/{command.run_id}"
+
+
+def word_of_end(
+    message_id: str, status: Status, output: str | None, error: Failure | None, now: datetime, around: Surroundings
+) -> Message:
+    """The message that tells a parent how its child has ended."""
+
+    def message(status: Status, output: str | None, error: Failure | None) -> Message:
+        body = {"status": status.value, "result": output, "error": None if error is None else error.to_dict()}
+        return Message(id=message_id, kind=MessageKind.CHILD, received_at=now, body=body)
+
+    told = message(status, output, error)
+    if not message_fits(told, around.store.max_event_bytes):
+        problem = PayloadTooLargeError("what the child run ended with is too large to be sent to its parent")
+        told = message(Status.FAILED, None, around.codec.failure(problem))
+    return told
 
 
 def refused(ready: Ready, run_id: str, around: Surroundings) -> Ready:
@@ -145,8 +171,10 @@ def _send(command: SendMessage, run: Run, now: datetime) -> Ready:
         reason = f"asked for by its parent {run.run_id}"
         message = Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body={"reason": reason})
     else:
+        # Of one moment they are read in the order of their ids. The same place may say something else after a retry.
+        said = digest(f"{command.name}\0{command.digest}")
         message = Message(
-            id=f"signal/{run.run_id}/{run.generation}/{command.id}",
+            id=f"signal/{run.run_id}/{run.generation:06}/{command.id:08}/{said}",
             kind=MessageKind.SIGNAL,
             received_at=now,
             body={"name": command.name, "payload": command.payload},
@@ -166,8 +194,11 @@ def unreachable(ready: Ready, *, known: bool, around: Surroundings) -> Ready:
 
 
 def _hand_out(command: ExecuteActivity, pending: Pending, run: Run, now: datetime) -> Ready:
-    timeout = command.activity.timeout
-    deadline = now + (_LOST_AFTER if timeout is None else timedelta(seconds=timeout) + _ON_THE_WAY)
+    longest, total = command.activity.timeout, command.activity.total_timeout
+    if total is not None:
+        left = max(0.0, total - (now - (pending.first_started_at or now)).total_seconds())
+        longest = left if longest is None else min(longest, left)
+    deadline = now + (_LOST_AFTER if longest is None else timedelta(seconds=longest) + _ON_THE_WAY)
     number = pending.attempt + 1
     call = Perform(run_id=run.run_id, generation=run.generation, activity_id=command.id, attempt=number)
     event = ActivityScheduled(at=now, attempt=number, deadline=deadline, **command.about())

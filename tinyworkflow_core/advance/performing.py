@@ -15,7 +15,7 @@ from ..engine.history import ActivityCancelled, ActivityFailed, event_to_dict
 from ..engine.replay import Execution
 from ..errors import PayloadTooLargeError
 from ..store import DeliveryOutcome, Message, MessageKind, RunState
-from .records import message_fits
+from .records import message_fits, outcome_id
 from .surroundings import Progress, Surroundings
 from .work import attempt_of
 
@@ -39,14 +39,14 @@ class Performer:
             return Progress.UNKNOWN
         if state.run.status.closed or state.run.generation != task.generation:
             return Progress.CLOSED
-        attempt = self._find(state, task)
-        if attempt is None:
+        found = self._find(state, task)
+        if found is None:
             return Progress.CLOSED
+        attempt, message_id = found
         event = await self._around.run_activity(attempt, _ignore, _ignore)
         if isinstance(event, ActivityCancelled):  # this call is cut off: the attempt counts as lost
             return Progress.CLOSED
         now = self._around.clock.now()
-        message_id = f"activity/{task.generation}/{task.activity_id}/{task.attempt}"
 
         def message(event: object) -> Message:
             body = {"event": event_to_dict(event)}  # type: ignore[arg-type]  # one of the two that end an attempt
@@ -73,8 +73,9 @@ class Performer:
         await self._around.dispatcher.dispatch(Advance(run_id=task.run_id))
         return Progress.RELEASED
 
-    def _find(self, state: RunState, task: Perform) -> ActivityAttempt | None:
-        """The attempt, by replaying the run: only its code knows the activity with all its options."""
+    def _find(self, state: RunState, task: Perform) -> tuple[ActivityAttempt, str] | None:
+        """The attempt, and the id of the message that its outcome will be, by replaying the run: only its code knows
+        the activity with all its options."""
         run = state.run
         facts = RunFacts(
             run_id=run.run_id,
@@ -92,7 +93,8 @@ class Performer:
                 return None
             if pending.attempt + 1 != task.attempt or pending.deadline is None:
                 return None
-            return attempt_of(pending, execution.journal, run_id=run.run_id, generation=run.generation)
+            attempt = attempt_of(pending, execution.journal, run_id=run.run_id, generation=run.generation)
+            return attempt, outcome_id(attempt, execution.journal)
         finally:
             execution.close()
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from ..engine.commands import ExecuteActivity, RequestApproval, StartChild, StartTimer
+from ..engine.commands import ActivityAttempt, ExecuteActivity, RequestApproval, StartChild, StartTimer
 from ..engine.history import (
     ActivityCompleted,
     ActivityFailed,
+    ActivityHeartbeat,
     ActivityScheduled,
     ApprovalDecided,
     ApprovalRequested,
@@ -35,7 +36,10 @@ from ..store import Message, MessageKind, NewRun, OpenApproval, Run
 _EVENT_OVERHEAD = 400
 """Bytes of an event's JSON besides its values: names, times, ids."""
 
-_MEANWHILE = (LeaseTaken, SignalReceived, RunSuspended, RunResumed, UpdateRejected)
+_MEANWHILE = (
+    LeaseTaken, SignalReceived, RunSuspended, RunResumed, UpdateAccepted, UpdateRejected, ApprovalDecided, ChildEnded,
+    ActivityCompleted, ActivityFailed,
+)  # fmt: skip
 """What may happen to a run that waits for its time."""
 
 
@@ -125,14 +129,26 @@ def _child_ended(message: Message, now: datetime, generation: int, journal: Jour
     )
 
 
+def outcome_id(attempt: ActivityAttempt, journal: Journal) -> str:
+    """The id of the message that tells how an attempt that is a call of its own has ended. A retry of the run counts
+    attempts anew: theirs are others."""
+    return _outcome_id(attempt.generation, attempt.command.id, attempt.number, journal)
+
+
+def _outcome_id(generation: int, command_id: int, attempt: int, journal: Journal) -> str:
+    return f"activity/{generation}/{command_id}/{attempt}/{journal.times_void(command_id)}"
+
+
 def _activity_ended(message: Message, now: datetime, generation: int, journal: Journal | None) -> Event | None:
     of_generation, command_id, _ = _place(message)
     pending = None if journal is None or of_generation != generation else journal.open.get(command_id)
-    event = event_from_dict(message.body["event"])
-    if pending is None or not isinstance(event, ActivityCompleted | ActivityFailed):
+    if journal is None or pending is None or pending.deadline is None:
         return None
     # One that was given up and comes after all would end the wrong attempt.
-    return replace(event, at=now) if event.attempt == pending.attempt + 1 and pending.deadline is not None else None
+    if message.id != _outcome_id(generation, command_id, pending.attempt + 1, journal):
+        return None
+    event = event_from_dict(message.body["event"])
+    return replace(event, at=now) if isinstance(event, ActivityCompleted | ActivityFailed) else None
 
 
 def _place(message: Message) -> tuple[int, int, str]:
@@ -169,10 +185,14 @@ def is_suspended(history: Sequence[Event]) -> bool:
 
 
 def recent_takeovers(history: Sequence[Event]) -> int:
-    """How often in a row the run was taken from a dead holder at the end of its history."""
+    """How often in a row the run was taken from a dead holder at the end of its history. A heartbeat in between ends no
+    step: one that kills its process would go on so for ever."""
     count = 0
-    while count < len(history) and isinstance(history[-1 - count], LeaseTaken):
-        count += 1
+    for event in reversed(history):
+        if isinstance(event, LeaseTaken):
+            count += 1
+        elif not isinstance(event, ActivityHeartbeat):
+            break
     return count
 
 
@@ -206,6 +226,7 @@ def _size(event: Event | None) -> int:
         "title",
         "by",
         "heartbeat",
+        "custom_status",
     ):
         if isinstance(text := getattr(event, name, None), str):
             size += stored_size(text)

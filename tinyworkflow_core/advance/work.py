@@ -10,7 +10,8 @@ import asyncio
 import heapq
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -92,15 +93,22 @@ class Work:
                 else:
                     self.ended.append(self._withdrawn(pending))
 
-    def start_due(self, now: datetime) -> None:
-        """Fire the timers that are due, and start the attempts that are."""
+    def gives_up(self, now: datetime) -> bool:
+        """Whether the time of an attempt elsewhere is over."""
+        if (due := self.next_wake()) is None or due > now:
+            return False
+        return any(one.deadline is not None and one.deadline <= now for one in self._journal.open.values())
+
+    def start_due(self, now: datetime, heard_of: Set[int] = frozenset()) -> None:
+        """Fire the timers that are due, and start the attempts that are. Attempts elsewhere whose time is over are
+        lost, unless their outcome is at hand: `heard_of`, command ids."""
         while (due := self.next_wake()) is not None and due <= now:
             _, command_id = heapq.heappop(self._wakes)
             pending = self._journal.open[command_id]
             if isinstance(pending.command, StartTimer):
                 self.ended.append(TimerFired(at=now, id=command_id, due=pending.command.due))
             elif pending.deadline is not None:
-                if pending.deadline <= now:  # else that was an earlier attempt's
+                if pending.deadline <= now and command_id not in heard_of:  # else that was an earlier attempt's
                     self.ended.append(self._lost(pending))
             elif pending.retry_at is not None and pending.retry_at <= now:
                 pending.retry_at = None
@@ -122,8 +130,8 @@ class Work:
             heapq.heappush(self._wakes, (pending.deadline, command_id))
 
     def take_heartbeats(self) -> list[ActivityHeartbeat]:
-        """What running attempts have reported since the last look."""
-        taken = [one for one in self._heartbeats.values() if one.id in self._running]
+        """What attempts that run, or were cut off, have reported since the last look."""
+        taken = list(self._heartbeats.values())
         self._heartbeats.clear()
         return taken
 
@@ -220,6 +228,9 @@ class Work:
             event = self._withdrawn(pending) if task.cancelled() else task.result()
             # Cut off by the end of the call, not by the workflow: as far as the history goes it never ran.
             if not (self._stopping and wanted and (task.cancelled() or isinstance(event, ActivityCancelled))):
+                self._heartbeats.pop(command_id, None)  # the end says it itself, and may know later details
+                if isinstance(event, ActivityFailed) and not wanted:
+                    event = replace(event, retry_at=None)  # nobody would make another attempt of it
                 self.ended.append(event)
         self._on_end()
 
@@ -229,7 +240,6 @@ class Work:
     def _withdrawn(self, pending: Pending) -> Event:
         command = pending.command
         if isinstance(command, ExecuteActivity):
-            self._heartbeats.pop(command.id, None)
             return ActivityCancelled(at=self._clock.now(), **command.about())
         error = self._codec.failure(RuntimeError("the side effect was withdrawn"))
         return SideEffectRecorded(at=self._clock.now(), id=command.id, error=error)
@@ -238,7 +248,9 @@ class Work:
         """Nobody has heard of the attempt that was a call of its own."""
         command, number = cast("ExecuteActivity", pending.command), pending.attempt + 1
         error = TimeoutError(f"activity {command.activity.name!r}: nothing was heard of attempt {number} in time")
-        again = number <= command.activity.retry_policy.max_retries
+        now = self._clock.now()
+        in_time = command.activity.is_in_time(now, pending.first_started_at or now)
+        again = number <= command.activity.retry_policy.max_retries and in_time
         return self._failed(pending, error, again=again)
 
     def _interrupted(self, pending: Pending) -> Event:

@@ -36,7 +36,7 @@ from .history import (
     MessageSent,
     SideEffectRecorded,
 )
-from .journal import Journal, Pending
+from .journal import Journal, Pending, Since
 from .step import cancel_all
 
 S = TypeVar("S")
@@ -53,6 +53,8 @@ class Compensation:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     undoes: int
+    since: Since
+    """When it was added."""
 
 
 class Asking:
@@ -93,19 +95,29 @@ class Asking:
             digest=self.codec.fingerprint(text),
             group=group,
         )
-        match await self.ended(command):
-            case ActivityCompleted(result=text):
-                result = await self.read(text)
-                if definition.compensate is not None:
-                    undo = Compensation(activity=definition.compensate, args=(result,), kwargs={}, undoes=command.id)
-                    self.compensations.append(undo)
+        event, cancelled = await self._end_of(command)
+        if isinstance(event, ActivityCompleted) and (definition.compensate is not None or cancelled is None):
+            result = await self.read(event.result)
+            if definition.compensate is not None:  # also when nobody waited for the result any more: it was done
+                self.add_compensation(definition.compensate, (result,), {}, command.id)
+            if cancelled is None:
                 return result
+        if cancelled is not None:
+            raise cancelled
+        match event:
             case ActivityFailed(error=failure):
                 raise caused_by(await self.raised(failure), command.id)
             case ActivityCancelled():
                 raise asyncio.CancelledError
             case event:
                 raise AssertionError(f"{event} does not end an activity")
+
+    def add_compensation(
+        self, undo: ActivityDefinition[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], undoes: int
+    ) -> None:
+        """From now on the step `undoes` is undone by that activity when the run will not succeed."""
+        since = self.journal.here
+        self.compensations.append(Compensation(activity=undo, args=args, kwargs=kwargs, undoes=undoes, since=since))
 
     async def parallel(self, calls: Sequence[ActivityCall]) -> list[Any]:
         """The results of several activities, in their order."""
@@ -127,10 +139,11 @@ class Asking:
 
     async def side_effect(self, fn: Callable[[], Any]) -> Any:
         """What `fn` gave when it was called."""
-        event = await self.ended(RunSideEffect(id=self.journal.next_id(), fn=fn))
+        command = RunSideEffect(id=self.journal.next_id(), fn=fn)
+        event = await self.ended(command)
         if isinstance(event, SideEffectRecorded) and event.result is not None:
             return await self.read(event.result)
-        raise await self.raised(cast("Any", event).error)
+        raise caused_by(await self.raised(cast("Any", event).error), command.id)
 
     # --- other runs ---------------------------------------------------------------------------
 
@@ -148,7 +161,9 @@ class Asking:
         except SerializationError as error:
             raise SerializationError(f"input of child workflow {name!r}: {error}") from None
         command_id = self.journal.next_id()
-        again = self.journal.times_void(command_id)
+        # Where the run_id is given, a failed child's is taken, but one that could not be started has none.
+        lost = self.journal.children_lost.get(command_id, 0)
+        again = self.journal.times_void(command_id) if run_id is None else lost
         return StartChild(
             id=command_id,
             name=name,
@@ -172,8 +187,8 @@ class Asking:
         if event.error is not None:
             error = await self.raised(event.error)
         else:
-            message = f"child workflow {command.name!r} ({command.run_id}) was {event.status}"
-            error = ChildFailedError(message, run_id=command.run_id, type=event.status)
+            message = f"child workflow {command.name!r} ({event.run_id}) was {event.status}"
+            error = ChildFailedError(message, run_id=event.run_id, type=event.status)
         raise caused_by(error, command.id)
 
     async def send(self, target: str, name: str | None, payload: Any) -> None:
@@ -187,7 +202,7 @@ class Asking:
         )
         event = await self.ended(command)
         if isinstance(event, MessageSent) and event.error is not None:
-            raise await self.raised(event.error)
+            raise caused_by(await self.raised(event.error), command.id)
 
     # --- people -------------------------------------------------------------------------------
 
@@ -249,6 +264,13 @@ class Asking:
 
     async def ended(self, command: Command) -> Event:
         """The event that ends the command. A cancellation is passed on to it and raised again once it has ended."""
+        event, cancelled = await self._end_of(command)
+        if cancelled is not None:
+            raise cancelled
+        return cast("Event", event)
+
+    async def _end_of(self, command: Command) -> tuple[Event | None, asyncio.CancelledError | None]:
+        """The event that ends the command, and the cancellation that was passed on to it."""
         ended: list[Event | None] = []
         loop = asyncio.get_running_loop()
         wake: asyncio.Future[None] = loop.create_future()
@@ -267,9 +289,7 @@ class Asking:
                 cancelled = error
                 wake = loop.create_future()
                 self.journal.withdraw(command.id)
-        if cancelled is not None:
-            raise cancelled
-        return cast("Event", ended[0])
+        return ended[0], cancelled
 
     def issue(self, command: Command, settle: Callable[[Any], None]) -> Pending:
         """Ask for the command without waiting."""
@@ -291,22 +311,3 @@ def caused_by(error: Exception, command_id: int) -> Exception:
     except AttributeError:  # a class without room for it: the retry then takes the step for a success
         pass
     return error
-
-
-def steps_behind(error: BaseException | None) -> set[int]:
-    """The steps whose errors are in the cause chain, in groups too."""
-    found: set[int] = set()
-    known: set[int] = set()
-    rest = [error]
-    while rest:
-        one = rest.pop()
-        if one is None or id(one) in known:
-            continue
-        known.add(id(one))
-        step = getattr(one, "__tinyworkflow_step__", None)
-        if isinstance(step, int):
-            found.add(step)
-        rest += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            rest += one.exceptions
-    return found

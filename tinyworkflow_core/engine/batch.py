@@ -93,36 +93,47 @@ async def run_batch(
         raise ValueError(f"min_successful is {completion.min_successful}, but there are only {count} items")
     loop = asyncio.get_running_loop()
     tasks: list[asyncio.Task[R]] = []
-    running: list[asyncio.Task[R]] = []
-    most = completion.max_concurrency or count
-    reason: Reason = "all_completed"
+    ended: list[asyncio.Task[R]] = []
+    """Those that ended since the last look, so that looking costs nothing for the others."""
+    some_ended = asyncio.Event()
+    running = succeeded = failed = 0
+
+    def note_end(task: asyncio.Task[R]) -> None:
+        ended.append(task)
+        some_ended.set()
+
     try:
-        while len(tasks) < count or running:
-            while len(tasks) < count and len(running) < most:
+        while (reason := _reason_to_stop(completion, succeeded, failed)) is None and (len(tasks) < count or running):
+            while len(tasks) < count and running < (completion.max_concurrency or count):
                 tasks.append(loop.create_task(begin(len(tasks))))
-                running.append(tasks[-1])
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            running = [one for one in running if not one.done()]
-            if (stop := _reason_to_stop(tasks, completion)) is not None:
-                reason = stop
-                break
+                tasks[-1].add_done_callback(note_end)
+                running += 1
+            await some_ended.wait()
+            some_ended.clear()
+            for task in ended:
+                running -= 1
+                succeeded += _has_succeeded(task)
+                failed += _has_failed(task)
+            ended.clear()
     finally:
-        await cancel_all(running)
-    return BatchResult(tuple(_item(i, tasks) for i in range(count)), reason)
+        await cancel_all(tasks)
+    return BatchResult(tuple(_item(i, tasks) for i in range(count)), reason or "all_completed")
 
 
-def _reason_to_stop(tasks: Sequence[asyncio.Task[Any]], completion: Completion) -> Reason | None:
-    failed = sum(_has_failed(one) for one in tasks)
+def _reason_to_stop(completion: Completion, succeeded: int, failed: int) -> Reason | None:
     if completion.tolerated_failures is not None and failed > completion.tolerated_failures:
         return "failures"
-    succeeded = sum(one.done() and not _has_failed(one) for one in tasks)
     if completion.min_successful is not None and succeeded >= completion.min_successful:
         return "min_successful"
     return None
 
 
+def _has_succeeded(task: asyncio.Task[Any]) -> bool:
+    return not task.cancelled() and task.exception() is None
+
+
 def _has_failed(task: asyncio.Task[Any]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
+    return not task.cancelled() and task.exception() is not None
 
 
 def _item(index: int, tasks: Sequence[asyncio.Task[R]]) -> BatchItem[R]:

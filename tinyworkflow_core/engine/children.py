@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .asking import Asking
 from .commands import StartChild
@@ -20,14 +20,19 @@ class ChildHandle:
     def __init__(
         self, asking: Asking, command: StartChild, step: Callable[[Coroutine[Any, Any, Any]], Step[Any]]
     ) -> None:
-        self.run_id = command.run_id
         self._asking = asking
         self._command = command
         self._step = step
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = loop.create_future()
         self._ended: asyncio.Future[Event] = loop.create_future()
-        asking.issue(command, self._settle).on_start = self._note_start
+        self._pending = asking.issue(command, self._settle)
+        self._pending.on_start = self._note_start
+
+    @property
+    def run_id(self) -> str:
+        """The child's run_id; another one after a retry of the parent that had to start it anew."""
+        return cast("StartChild", self._pending.command).run_id
 
     def result(self) -> Step[Any]:
         """Wait for the child's result, or raise what it failed with. Cancelling the wait leaves the child alone."""
@@ -43,7 +48,11 @@ class ChildHandle:
 
     async def started(self) -> ChildHandle:
         """Return once the child exists. Raises RunExistsError and what else kept it from starting."""
-        await self._started
+        try:
+            await self._started
+        except asyncio.CancelledError:
+            self._asking.journal.withdraw(self._command.id)  # it does not exist yet, and nobody would know of it
+            raise
         if self._ended.done():
             await self._result()
         return self

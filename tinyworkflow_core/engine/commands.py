@@ -110,7 +110,7 @@ class StartChild:
 
     @property
     def signature(self) -> Signature:
-        return ("child", self.name, self.digest)
+        return ("child", self.name, self.digest, self.run_id)
 
     def about(self) -> dict[str, Any]:
         """The fields that every event of this child has."""
@@ -164,12 +164,19 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+=~-]{0,199}")
 
 def child_run_id(parent: str, generation: int, command_id: int, again: int, wanted: str | None) -> str:
     """The id of a child run: the wanted one, or a function of its place in its parent. `again` counts how often a retry
-    has made the child of that place void. Raises ValueError for one that does not fit."""
-    if wanted is not None:
-        if not RUN_ID.fullmatch(wanted):
-            raise ValueError(f"run_id: {wanted!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -")
-        return wanted
-    made = f"{parent}.{generation}.{command_id}" + (f".again-{again}" if again else "")
+    has made the child of that place void: its id is taken. Raises ValueError for one that does not fit."""
+    if wanted is not None and not RUN_ID.fullmatch(wanted):
+        raise ValueError(f"run_id: {wanted!r} does not fit; use 1 to 200 letters, digits and . _ : @ + = ~ -")
+    made = f"{parent}.{generation}.{command_id}" if wanted is None else wanted
+    return _fitting(f"{made}.again-{again}" if again else made)
+
+
+def restarted(run_id: str, number: int) -> str:
+    """The id of a child that is started anew because its parent, which ended before it, was opened again."""
+    return _fitting(f"{run_id}.retry-{number}")
+
+
+def _fitting(made: str) -> str:
     if len(made) <= _LONGEST_RUN_ID:
         return made
     return f"child_{digest(made)}{digest(made[::-1])}"  # as deep as it is nested, it would grow past what a store takes
@@ -188,7 +195,7 @@ def describe(signature: Signature) -> str:
     if kind == "approval":
         return f"approval {rest[0]!r}"
     if kind == "child":
-        return f"child workflow {rest[0]!r} with input {rest[1]}"
+        return f"child workflow {rest[0]!r} with input {rest[1]} as run {rest[2]!r}"
     if kind == "message":
         what = f"signal {rest[0]!r}" if rest[0] else "a cancellation"
         return f"{what} to run {rest[1].partition('/')[0]!r}"

@@ -19,12 +19,12 @@ from uuid import UUID
 
 from .. import outbound
 from ..clock import Duration, moment, seconds, timestamp
-from ..errors import ContinueAsNew
+from ..errors import ContinueAsNew, QueryError
 from ..exchange import HttpResponse
 from ..outbound import CallOptions
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
-from .asking import ActivityCall, Asking, Compensation, activity_definition
+from .asking import ActivityCall, Asking, activity_definition
 from .batch import BatchResult, Completion, run_batch
 from .children import ChildHandle
 from .commands import ParentClosePolicy
@@ -123,10 +123,12 @@ class WorkflowContext:
 
     def uuid4(self) -> UUID:
         """A random UUID that is the same in every replay."""
+        self._journal.refuse_when_looking()
         return UUID(int=self._uuids.getrandbits(128), version=4)
 
     def random(self) -> random.Random:
         """This run's random numbers: seeded by its id, the same in every replay."""
+        self._journal.refuse_when_looking()
         return self._random
 
     # --- activities ---------------------------------------------------------------------------
@@ -204,11 +206,11 @@ class WorkflowContext:
         return self._step(run_batch(begin, len(given), completion))
 
     def add_compensation(self, fn: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have the activity `fn` undo the step before: when the run fails, is cancelled or times out, all compensations
-        run in reverse order. `@activity(compensate=undo)` does the same for each call of an activity."""
-        self._asking.compensations.append(
-            Compensation(activity=activity_definition(fn), args=args, kwargs=kwargs, undoes=self._journal.position)
-        )
+        """Have the activity `fn` undo the activity or child that was the last to end: when the run fails, is cancelled
+        or times out, all compensations run in reverse order. `@activity(compensate=undo)` does the same for each call
+        of an activity."""
+        self._journal.refuse_when_looking()
+        self._asking.add_compensation(activity_definition(fn), args, kwargs, self._journal.last_done)
 
     def side_effect(self, fn: Callable[[], Any]) -> Step[Any]:
         """Call `fn` (sync or async, quick) once, and give what it gave, or raise what it raised, in every replay."""
@@ -222,6 +224,7 @@ class WorkflowContext:
         A 202 with a Location is polled, by durable timers, until it is something else. Raises TimeoutError when that
         takes longer than `timeout`, HttpStatusError for a 5xx or 429 that outlasts its retries, ConnectionError.
         """
+        self._journal.refuse_when_looking()
         self._http_calls += 1  # now: by the time that the step begins others may have been asked for
         options.setdefault("idempotency_key", f"{self.run_id}/{self.generation}/http-{self._http_calls}")
         call = functools.partial(outbound.call, self.execute_activity, self.sleep, method, url, **options)
@@ -320,6 +323,7 @@ class WorkflowContext:
     def on_signal(self, name: str, handler: Callable[[Any], Any]) -> None:
         """Call `handler(payload)` for every signal of that name, also for those that came before. An async handler runs
         as a task of its own; an exception in a handler fails the run."""
+        self._journal.refuse_when_looking()
         self._handlers.on_signal(name, handler)
 
     def wait_until(self, predicate: Callable[[], Any], timeout: Duration | None = None) -> Step[None]:
@@ -328,6 +332,7 @@ class WorkflowContext:
 
     def on_query(self, name: str, fn: Callable[..., Any]) -> None:
         """Answer queries of that name with what `fn(*args)` returns: a plain function that only looks."""
+        self._journal.refuse_when_looking()
         self._handlers.on_query(name, fn)
 
     def on_update(self, name: str, fn: Callable[[Any], Any], validator: Callable[[Any], Any] | None = None) -> None:
@@ -337,10 +342,12 @@ class WorkflowContext:
           no trace.
         - An async `fn` runs as a task of its own and may run activities.
         """
+        self._journal.refuse_when_looking()
         self._handlers.on_update(name, fn, validator)
 
     def set_status(self, value: Any) -> None:
         """What the run's `custom_status` shows from the next write of its record on: any storable value."""
+        self._journal.refuse_when_looking()
         self._custom_status = None if value is None else self._codec.encode(value)
 
     # --- versions -----------------------------------------------------------------------------
@@ -392,6 +399,11 @@ class WorkflowContext:
     # --- parts --------------------------------------------------------------------------------
 
     def _step(self, coro: Coroutine[Any, Any, R]) -> Step[R]:
+        try:
+            self._journal.refuse_when_looking()  # a number that is given here would not be given in a replay
+        except QueryError:
+            coro.close()
+            raise
         return Step(coro, self._next_number(), self._journal)
 
     async def _within(self, timeout: Duration | None, wait: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:

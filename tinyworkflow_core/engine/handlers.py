@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import QueryError
+from ..errors import ContinueAsNew, QueryError
 from ..serialization import Codec, Failure
 from .journal import Journal
 from .mailbox import Handler, Letter, Mailbox
@@ -40,6 +40,8 @@ class Handlers:
         """What the first signal handler to fail has raised: the run ends by it."""
         self.answers: list[Answer] = []
         """Of updates, not recorded yet."""
+        self.unfinished: dict[str, None] = {}
+        """Ids of the updates that were accepted and have no answer yet, oldest first."""
         self._journal = journal
         self._codec = codec
         self._queries: dict[str, Callable[..., Any]] = {}
@@ -64,6 +66,8 @@ class Handlers:
             result = call()
             if inspect.isawaitable(result):
                 await result
+        except ContinueAsNew:
+            self.failure = self.failure or _not_here()
         except Exception as error:
             self.failure = self.failure or error
 
@@ -96,6 +100,7 @@ class Handlers:
 
     def receive_update(self, message_id: str, name: str, payload: Any) -> None:
         """An update was accepted."""
+        self.unfinished[message_id] = None
         self._spawn(self._run_update(message_id, name, payload))
 
     async def _run_update(self, message_id: str, name: str, payload: Any) -> None:
@@ -106,9 +111,12 @@ class Handlers:
             if inspect.isawaitable(result):
                 result = await result
             answer = Answer(message_id, self._codec.encode(result), None)
+        except ContinueAsNew:
+            answer = Answer(message_id, None, self._codec.failure(_not_here()))
         except Exception as error:
             answer = Answer(message_id, None, self._codec.failure(error))
         self.answers.append(answer)
+        self.unfinished.pop(message_id, None)
 
     def note_answered(self, message_id: str) -> None:
         """The history holds that answer."""
@@ -156,10 +164,14 @@ class Handlers:
 
 def _at_once(value: Any, what: str) -> Any:
     if inspect.isawaitable(value):
-        if inspect.iscoroutine(value):
+        if isinstance(value, Coroutine):
             value.close()
         raise QueryError(f"{what} is answered at once: make it a plain function, not an async one")
     return value
+
+
+def _not_here() -> RuntimeError:
+    return RuntimeError("continue_as_new is called in the workflow function itself, not in a handler")
 
 
 def _listed(names: dict[str, Any]) -> str:

@@ -47,6 +47,8 @@ class RunStarted(Event):
     """What random numbers grow from, where it is not this run's own id and generation."""
     seen: tuple[str, ...] = ()
     """Ids of the latest messages of earlier generations: one that is delivered again counts once."""
+    custom_status: str | None = None
+    """What the generation before showed of the run, as JSON text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

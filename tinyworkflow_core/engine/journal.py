@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import NonDeterminismError, QueryError, Suspended
 from .commands import (
@@ -28,8 +28,11 @@ from .commands import (
     StartChild,
     StartTimer,
     describe,
+    restarted,
 )
 from .history import (
+    ActivityCancelled,
+    ActivityCompleted,
     ActivityEvent,
     ActivityFailed,
     ActivityHeartbeat,
@@ -38,6 +41,7 @@ from .history import (
     ApprovalDecided,
     ApprovalRequested,
     ApprovalWithdrawn,
+    ChildEnded,
     ChildEvent,
     ChildStarted,
     Event,
@@ -50,6 +54,13 @@ from .history import (
     TimerStarted,
 )
 from .rewind import times_redone, times_void
+
+
+class Since(NamedTuple):
+    """A moment in a run: how many events the code had met, how many commands it had asked for."""
+
+    met: int
+    position: int
 
 
 @dataclass(slots=True, eq=False)
@@ -73,6 +84,8 @@ class Pending:
     """When the attempt that was handed out as a call of its own is given up."""
     delay: timedelta = timedelta()
     """How long the run lay failed while this timer or approval was open: it is due so much later."""
+    started: bool = False
+    """Whether the child run exists."""
     on_start: Callable[[], None] | None = None
     """Called when a child run has been started."""
 
@@ -85,14 +98,25 @@ class Pending:
 class Journal:
     """The commands of one execution. `history` is all that is stored of this generation, without what is void."""
 
-    def __init__(self, history: Sequence[Event] = ()) -> None:
+    def __init__(self, history: Sequence[Event] = (), children_lost: Mapping[int, int] | None = None) -> None:
+        self.children_lost = children_lost or {}
+        """How many child runs of a command a retry has made void."""
         self.open: dict[int, Pending] = {}
+        self.outward: dict[int, Pending] = {}
+        """Those of them that are sent into the world by a commit of their own, once or more."""
         self.withdrawn: list[int] = []
         """Ids of activities, side effects and children that the workflow wants ended, for whoever runs them to take
         out."""
         self.withdrawn_approvals: list[RequestApproval] = []
         self.mismatch: NonDeterminismError | None = None
         self.closed = False
+        self.met = 1
+        """How many events the code has met."""
+        self.last_done = 0
+        """The activity or child that was the latest to end."""
+        self.outside: BaseException | None = None
+        """What whoever drives this execution is handling: none of its own."""
+        self._handled: dict[int, tuple[BaseException, Since]] = {}
         self._refused = 0
         self._last_id = 0
         self._ended: set[int] = set()
@@ -120,6 +144,11 @@ class Journal:
         return self._last_id
 
     @property
+    def here(self) -> Since:
+        """How far the code has come."""
+        return Since(self.met, self._last_id)
+
+    @property
     def is_behind(self) -> bool:
         """Whether the history records commands that have not been asked for yet."""
         return self._last_recorded > self._last_id
@@ -135,11 +164,26 @@ class Journal:
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
         self.refuse_when_closed()
-        if self.read_only:
-            raise QueryError("a query or a validator may only look: it cannot ask the workflow to do anything")
+        self.refuse_when_looking()
         if not self.closed:
+            self._note_handling()
             self._last_id += 1
         return self._last_id
+
+    def _note_handling(self) -> None:
+        error = sys.exception()
+        if isinstance(error, Exception) and error is not self.outside:
+            self._handled.setdefault(id(error), (error, self.here))
+
+    def handled_since(self, error: BaseException) -> Since | None:
+        """When the code, in handling this exception (`except`, `finally`), first asked for something; None: never."""
+        found = self._handled.get(id(error))
+        return None if found is None else found[1]
+
+    def refuse_when_looking(self) -> None:
+        """Raise QueryError while a query or a validator is asked."""
+        if self.read_only:
+            raise QueryError("a query or a validator may only look: it cannot ask the workflow to do anything")
 
     def refuse_when_closed(self) -> None:
         """Raise Suspended when this execution was put away. Code that goes on asking all the same is left waiting."""
@@ -158,6 +202,8 @@ class Journal:
         pending = Pending(command, settle, recorded=recorded is not None)
         if self.mismatch is None and not self.closed:
             self.open[command.id] = pending
+            if _goes_out(command):
+                self.outward[command.id] = pending
         return pending
 
     def withdraw(self, command_id: int) -> None:
@@ -184,16 +230,24 @@ class Journal:
         if pending is None:
             self._apply_late(command_id, event)
             return
-        if isinstance(event, _OPENING):
+        if isinstance(event, ActivityCancelled) and not pending.withdrawn and self._retries:
+            # What made the workflow withdraw it is void: the step is to be done after all.
+            pending.attempt, pending.retry_at, pending.first_started_at, pending.heartbeat = 0, None, None, None
+            pending.deadline = None
+        elif isinstance(event, _OPENING):
             pending.recorded = True
             if isinstance(event, ActivityScheduled):
                 pending.deadline = event.deadline
+                if event.deadline is not None:  # a call of its own, which begins about now
+                    pending.retry_at, pending.first_started_at = None, pending.first_started_at or event.at
             elif isinstance(event, ActivityStarted):
                 pending.begun = True
             elif isinstance(event, ActivityHeartbeat):
                 pending.heartbeat = event.details
-            elif isinstance(event, ChildStarted) and pending.on_start is not None:
-                pending.on_start()
+            elif isinstance(event, ChildStarted):
+                pending.started = True
+                if pending.on_start is not None:
+                    pending.on_start()
         elif isinstance(event, ActivityFailed) and event.retry_at is not None:
             pending.recorded = True
             pending.attempt, pending.retry_at, pending.deadline = event.attempt, event.retry_at, None
@@ -201,7 +255,20 @@ class Journal:
             pending.first_started_at = pending.first_started_at or event.started_at
         elif not isinstance(event, ApprovalWithdrawn):
             self._end(command_id)
+            if isinstance(event, ActivityCompleted | ChildEnded):
+                self.last_done = command_id
             pending.settle(event)
+
+    def restart_children(self, number: int) -> None:
+        """Somebody has opened the run again, for the `number`-th time. When it ended, its children were told to end
+        too: those that it still waits for are to be started anew."""
+        for pending in self.open.values():
+            command = pending.command
+            if not isinstance(command, StartChild) or not pending.started or pending.withdrawn:
+                continue
+            if command.on_parent_close != "abandon":
+                pending.command = replace(command, run_id=restarted(command.run_id, number))
+                pending.recorded = pending.started = False
 
     def _apply_late(self, command_id: int, event: Event) -> None:
         if command_id not in self._ended:
@@ -233,11 +300,18 @@ class Journal:
 
     def _end(self, command_id: int) -> None:
         del self.open[command_id]
+        self.outward.pop(command_id, None)
         self._ended.add(command_id)
 
     def _differ(self, step: int, recorded: str, asked: str, where: str) -> None:
         if self.mismatch is None:
             self.mismatch = NonDeterminismError(step=step, recorded=recorded, asked=asked, where=where)
+
+
+def _goes_out(command: Command) -> bool:
+    if isinstance(command, ExecuteActivity):
+        return command.activity.at_most_once or command.activity.run_on == "queue"
+    return isinstance(command, StartChild | SendMessage)
 
 
 def _ends_by_itself(pending: Pending) -> bool:
@@ -260,7 +334,7 @@ def recorded_signature(event: Event) -> Signature | None:
         case SideEffectRecorded():
             return ("side effect",)
         case ChildEvent():
-            return ("child", event.name, event.digest)
+            return ("child", event.name, event.digest, event.run_id)
         case MessageSent():
             return ("message", event.name or "", f"{event.target}/{event.digest}")
         case _:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from ..clock import moment
-from ..errors import NotInWorkflowError, Suspended
+from ..errors import NotInWorkflowError, QueryError, Suspended
 from .commands import StartTimer
 from .journal import Journal
 
@@ -129,6 +129,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         outer = asyncio._get_running_loop()
         task = asyncio.current_task(outer) if outer is not None else None
         hooks = sys.get_asyncgen_hooks()
+        self._journal.outside = sys.exception()
         if outer is not None and task is not None:
             asyncio._leave_task(outer, task)
         asyncio._set_running_loop(self)
@@ -166,6 +167,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
+        self._journal.refuse_when_looking()
         handle = asyncio.Handle(callback, args, self, context)
         if not self.closed:
             self._ready.append(handle)
@@ -202,7 +204,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     ) -> asyncio.Task[Any]:
         try:
             self._journal.refuse_when_closed()
-        except Suspended:
+            self._journal.refuse_when_looking()
+        except (Suspended, QueryError):
             coro.close()
             raise
         if sys._getframe(1).f_code is _ENSURE_FUTURE and _hashed_by_address(coro) and _called_by_as_completed():

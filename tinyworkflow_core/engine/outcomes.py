@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import NonDeterminismError
 from ..serialization import Failure
-from .history import SignalReceived
+from .history import Event
 from .journal import Pending
 
 
@@ -39,10 +39,11 @@ class Cancelled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContinuedAsNew:
-    """The workflow goes on as its next generation, with this input (JSON text) and the signals nobody has taken."""
+    """The workflow goes on as its next generation, with this input (JSON text). `carried` are the messages that nobody
+    has taken, and the latest answers to updates: the next history begins with them."""
 
     input: str
-    signals: tuple[SignalReceived, ...]
+    carried: tuple[Event, ...]
     seen: tuple[str, ...]
 
 

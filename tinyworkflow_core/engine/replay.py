@@ -21,7 +21,8 @@ from ..registry import WorkflowDefinition
 from ..serialization import Codec
 from .commands import RequestApproval, StartTimer
 from .context import RunFacts, WorkflowContext
-from .failing import Failing, Since, next_delay
+from .failing import Failing, next_delay
+from .generations import Border
 from .handlers import Answer
 from .history import (
     ActivityFailed,
@@ -51,11 +52,11 @@ from .history import (
     UpdateCompleted,
     UpdateRejected,
 )
-from .journal import Journal, is_users
+from .journal import Journal, Since, is_users
 from .loop import WorkflowLoop
 from .mailbox import Letter
 from .outcomes import Blocked, Cancelled, Completed, ContinuedAsNew, Failed, Mismatch, Outcome
-from .rewind import effective
+from .rewind import children_lost, effective
 from .saga import compensate
 
 __all__ = [
@@ -77,9 +78,6 @@ ENGINE = 1
 longer lead to the same commands."""
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
-
-MAX_SEEN = 500
-"""Ids of messages that go with a run into its next generation, the latest ones."""
 
 
 def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, facts: RunFacts, codec: Codec) -> Outcome:
@@ -109,9 +107,10 @@ class Execution:
         self._cancel: CancelRequested | None = None
         self._is_time_up = False
         self._timed_out: Since | None = None
-        self._failing = Failing()
+        self._latest = started.at
+        self.journal = Journal(effective(history), children_lost=children_lost(history))
         history = effective(history)
-        self.journal = Journal(history)
+        self._failing = Failing(self.journal)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
             self.journal, now=timestamp(started.at), on_error=self._log_unhandled
         )
@@ -124,9 +123,11 @@ class Execution:
             next_number=self._loop.next_number,
             seed=started.seed,
         )
+        self._context._custom_status = started.custom_status
         self._context.retry_count = len(self._retries)
         self._handlers = self._context._handlers
         self._spun: BaseException | None = None
+        self._border = Border()
         try:
             self._replay(history)
         except BaseException:
@@ -137,8 +138,11 @@ class Execution:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
         # since.
         moving = [i for i, event in enumerate(history) if not isinstance(event, _NOTED)]
-        self._context.logger.silent = moving[-1] != 0 or len(history) > 1
-        self._context._patches.is_replaying = moving[-1] != 0
+        begins = self._first_met(history)
+        self._context.logger.silent = len(history) > begins
+        # Code that is the same as when the run was started cannot have been past a patch without asking for it.
+        changed = self._started.fingerprint != self._definition.fingerprint
+        self._context._patches.is_replaying = changed and moving[-1] >= begins
         self._context.history_length = 1
         with self._loop.running():
             self._root = self._loop.create_task(self._main(), name="workflow")
@@ -151,18 +155,28 @@ class Execution:
         self._context.logger.silent = False
         self.outcome = self._conclude()
 
+    def _first_met(self, history: Sequence[Event]) -> int:
+        """The place of the first event that the code may have met already: before it stand signals that were there
+        when the run, or this generation of it, began."""
+        early = (isinstance(event, _EARLY) and event.at < self._started.at for event in history[1:])
+        return next((i for i, is_early in enumerate(early, start=1) if not is_early), len(history))
+
     async def _main(self) -> Any:
         context = self._context
         try:
             self._loop.user_code = self._definition.call(context, context.input_data)
-            return await self._loop.user_code
+            result = await self._loop.user_code
+            try:
+                return self._codec.encode(result)
+            except SerializationError as unstorable:
+                raise SerializationError(f"result of the workflow: {unstorable}") from None
         except (ContinueAsNew, Suspended, GeneratorExit):  # no ends
             raise
         except BaseException as raised:
             error = self._handlers.failure or raised
-            ending = self._failing.ends(context.history_length, self.journal.position)
+            ending = self._failing.ends()
             if self._retry_after(error) is None:
-                ending.undone = tuple(await compensate(context._asking, context.logger))
+                ending.undone = await compensate(context._asking, context.logger)
             if error is not raised:
                 raise error from None
             raise
@@ -183,6 +197,11 @@ class Execution:
         """Put the code away as if it had never been woken: whatever its `finally` blocks ask for is thrown away."""
         self._context.logger.silent = True
         self._loop.close()
+
+    @property
+    def heeds_cancel(self) -> bool:
+        """Whether a cancellation would still make a difference: not once the code is at an end of its own."""
+        return self._cancel is None and self._timed_out is None and self._failing.ending is None
 
     # --- what may be asked of it ---------------------------------------------------------------
 
@@ -216,15 +235,21 @@ class Execution:
 
     def _apply(self, event: Event) -> None:
         self._context.history_length += 1
+        self.journal.met += 1
+        latest, self._latest = self._latest, max(self._latest, event.at)
+        if not isinstance(event, _NOTED):
+            self._failing.note(event)
         if self._root.done() or self.journal.mismatch is not None:
+            self._border.note_late(event)
             return
         if isinstance(event, _NOTED):
             self._note(event)
             return
         # Never backwards, whatever the clocks of the functions that recorded the events.
         self._loop.now = max(self._loop.now, timestamp(event.due if isinstance(event, RunRetried) else event.at))
-        self._failing.note(event, self._context.history_length, self.journal.position)
         match event:
+            case RunForked():
+                self._put_off(event.at - latest)
             case RunCompleted():
                 self.journal.note_unfinished()
             case RunFailed() | RunCancelled() | RunTerminated():
@@ -246,16 +271,18 @@ class Execution:
                 self._handlers.receive_update(event.message_id, event.name, self._codec.decode(event.payload))
             case CancelRequested():
                 self.seen[event.message_id] = None
-                if self._cancel is None and self._failing.ending is None:  # else it would interrupt the cleanup
+                if self.heeds_cancel:  # else it would interrupt the cleanup
                     self._cancel = event
                     self._root.cancel(self._codec.unseal_text(event.reason))
             case RunTimedOut():
                 self._is_time_up = True
                 if self._cancel is None and self._failing.ending is None:
-                    self._timed_out = Since(self._context.history_length, self.journal.position)
+                    self._timed_out = self.journal.here
                     self._root.cancel("the run's time is up")
             case RunRetried():
                 self._put_off(event.due - event.failed_at)
+                if not event.automatic:
+                    self.journal.restart_children(self._retries.index(event) + 1)
             case _:
                 if isinstance(event, ApprovalDecided):
                     self.seen[event.message_id] = None
@@ -264,17 +291,25 @@ class Execution:
     def _note(self, event: Event) -> None:
         """An event that does not move the code."""
         match event:
-            case RunSuspended() | RunResumed() | UpdateRejected():
+            case RunSuspended() | RunResumed():
                 self.seen[event.message_id] = None
+            case UpdateRejected():
+                self.seen[event.message_id] = None
+                self._border.note(event)
             case UpdateCompleted():
                 self._handlers.note_answered(event.message_id)
-            case LeaseTaken() | RunForked() | PatchMarked():
+                self._border.note(event)
+            case LeaseTaken() | PatchMarked():
                 pass
+            case ActivityStarted():
+                self._failing.note_once(event.id)
+                self.journal.apply(event)
             case _:
                 self.journal.apply(event)
 
     def _put_off(self, by: timedelta) -> None:
-        """The time that the run lay failed does not count: whatever it waits for is due so much later."""
+        """The time that the run lay failed, or before it was forked off, does not count: whatever it waits for is due
+        so much later."""
         for pending in self.journal.open.values():
             if isinstance(pending.command, StartTimer | RequestApproval):
                 pending.delay += max(by, timedelta())
@@ -318,15 +353,14 @@ class Execution:
                 return self._continued(error)
             if error is not None:
                 return self._failed(error)
-            return Completed(output=self._codec.encode(self._root.result()))
+            return Completed(output=self._root.result())
         except SerializationError as unstorable:
-            return self._failed(SerializationError(f"result of the workflow: {unstorable}"))
+            return self._failed(SerializationError(f"input of the next generation: {unstorable}"))
 
     def _failed(self, error: BaseException) -> Failed:
         return self._failing.outcome(
             error,
             self._codec.failure(error),
-            self._failing.ends(self._context.history_length, self.journal.position),
             timed_out=self._timed_out,
             retry_after=self._retry_after(error),
         )
@@ -336,6 +370,8 @@ class Execution:
         alone."""
         policy = self._definition.retry_policy
         if policy is None or self._cancel is not None or self._timed_out is not None or self._spun is not None:
+            return None
+        if self._failing.is_final(error):
             return None
         delay = next_delay(policy, error, self._retries, chance_of=self._context.run_id)
         if delay is None:
@@ -357,18 +393,10 @@ class Execution:
 
     def _continued(self, request: ContinueAsNew) -> ContinuedAsNew:
         if self._failing.ending is not None:  # raised by what came after the end
-            return ContinuedAsNew(input=self._codec.encode(request.input_data), signals=(), seen=())
-        signals = tuple(
-            SignalReceived(
-                at=self._started.at, message_id=letter.message_id, name=name, payload=self._codec.encode(letter.payload)
-            )
-            for name, letter in self._handlers.mailbox.kept()
-        )
-        kept = {one.message_id for one in signals}
-        seen = [one for one in self.seen if one.startswith(("signal/", "update/")) and one not in kept]
-        return ContinuedAsNew(
-            input=self._codec.encode(request.input_data), signals=signals, seen=tuple(seen[-MAX_SEEN:])
-        )
+            return ContinuedAsNew(input=self._codec.encode(request.input_data), carried=(), seen=())
+        text = self._codec.encode(request.input_data)
+        run_id, at = self._context.run_id, self._started.at
+        return self._border.continued(text, self._handlers, self.seen, run_id=run_id, at=at, codec=self._codec)
 
     def _explain(self, error: NonDeterminismError) -> NonDeterminismError:
         if not error.where:
@@ -403,8 +431,11 @@ class Execution:
         )
 
 
+_EARLY = (SignalReceived, UpdateAccepted, UpdateCompleted, UpdateRejected)
+"""Events that a generation may begin with."""
+
 _NOTED = (
     LeaseTaken, ActivityScheduled, ActivityStarted, ActivityHeartbeat, TimerStarted, ApprovalRequested,
-    ApprovalWithdrawn, RunSuspended, RunResumed, RunForked, PatchMarked, UpdateCompleted, UpdateRejected,
+    ApprovalWithdrawn, RunSuspended, RunResumed, PatchMarked, UpdateCompleted, UpdateRejected,
 )  # fmt: skip
 """Events that record what the code asked for, or what happened around it: they do not move it."""

@@ -6,9 +6,10 @@ those that were undone, and of everything that the workflow asked for after the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from .history import CLOSING, Event, RunRetried, RunTimedOut
+from .history import CLOSING, ActivityStarted, ChildStarted, Event, RunRetried, RunTimedOut
 
 
 def effective(history: Sequence[Event]) -> Sequence[Event]:
@@ -21,6 +22,12 @@ def effective(history: Sequence[Event]) -> Sequence[Event]:
             kept = [one for one in kept if not _is_void(one, event)]
         kept.append(event)
     return kept
+
+
+def children_lost(history: Sequence[Event]) -> Counter[int]:
+    """How many child runs of each command were started, and are void by now."""
+    started = Counter(event.id for event in history if isinstance(event, ChildStarted))
+    return started - Counter(event.id for event in effective(history) if isinstance(event, ChildStarted))
 
 
 def times_void(history: Iterable[Event], command_id: int) -> int:
@@ -41,6 +48,8 @@ def _is_void(event: Event, retried: RunRetried) -> bool:
     if isinstance(event, (*CLOSING, RunTimedOut)):
         return True
     command_id: int | None = getattr(event, "id", None)
+    if isinstance(event, ActivityStarted) and command_id in retried.forgotten and command_id not in retried.undone:
+        return False  # it runs at most once, and a retry does not make that void
     return command_id is not None and _names(retried, command_id)
 
 

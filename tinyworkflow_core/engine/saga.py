@@ -6,19 +6,22 @@ stays in the history as it is, and the others still run.
 
 from __future__ import annotations
 
-from .asking import Asking
+from dataclasses import replace
+
+from .asking import Asking, Compensation
 from .step import ReplayLogger
 
 
-async def compensate(asking: Asking, logger: ReplayLogger) -> list[int]:
-    """Run all compensations, the latest first. Returns the steps that are undone."""
-    undone: list[int] = []
+async def compensate(asking: Asking, logger: ReplayLogger) -> list[Compensation]:
+    """Run all compensations, the latest first. Returns those that have succeeded."""
+    done: list[Compensation] = []
     while asking.compensations:
         one = asking.compensations.pop()
         try:
-            await asking.activity(one.activity, one.args, one.kwargs)
+            # What undoes is not itself to be undone.
+            await asking.activity(replace(one.activity, compensate=None), one.args, one.kwargs)
         except Exception as error:
             logger.error("compensation %s of step %d failed: %s", one.activity.name, one.undoes, error)
         else:
-            undone.append(one.undoes)
-    return undone
+            done.append(one)
+    return done

@@ -14,7 +14,7 @@ class Patches:
 
     def __init__(self, journal: Journal) -> None:
         self.is_replaying = True
-        """Whether the stored history goes on after this moment."""
+        """Whether the stored history goes on after this moment, and may have been made by code without the patch."""
         self._journal = journal
         self._old: set[str] = set()
 
@@ -33,7 +33,7 @@ class Patches:
         return True
 
     def deprecate(self, patch: str) -> None:
-        """The old branch is gone from the code: a run that needs it must not go on."""
-        journal = self._journal
-        if patch not in journal.patches and (self.is_replaying or journal.is_behind):
-            journal.deny_patch(patch, user_line())
+        """The old branch is gone from the code: a run that needs it must not go on. One that does not is marked, so
+        that its replay can tell."""
+        if not self.patched(patch) and not self._journal.read_only:
+            self._journal.deny_patch(patch, user_line())
