@@ -16,7 +16,7 @@ import pytest
 from tinyworkflow_core import AdvanceSettings, App, TinyWorkflowClient, WorkflowContext, activity, workflow
 from tinyworkflow_core.advance import Progress
 from tinyworkflow_core.clock import SystemClock
-from tinyworkflow_core.dispatcher import Advance
+from tinyworkflow_core.dispatcher import Task
 from tinyworkflow_core.dispatchers.local import LocalDispatcher, NoDispatcher
 from tinyworkflow_core.errors import ConfigurationError, StoreUnavailableError
 from tinyworkflow_core.store import Run, Status
@@ -200,7 +200,7 @@ async def test_a_dispatcher_is_known_by_name_or_brought_along() -> None:
         asked: list[str] = []  # noqa: RUF012  # one test, one list
         closed = False
 
-        async def dispatch(self, task: Advance, at: datetime | None = None) -> None:
+        async def dispatch(self, task: Task, at: datetime | None = None) -> None:
             self.asked.append(task.run_id)
 
         async def close(self) -> None:

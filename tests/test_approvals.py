@@ -12,7 +12,7 @@ import pytest
 from tests.stores.records import T0, let_go, make, take
 from tinyworkflow_core import App, WorkflowContext, workflow
 from tinyworkflow_core.approvals import Decision, pending
-from tinyworkflow_core.dispatcher import Advance
+from tinyworkflow_core.dispatcher import Task
 from tinyworkflow_core.engine.history import ApprovalDecided
 from tinyworkflow_core.errors import (
     ApprovalClosedError,
@@ -105,7 +105,7 @@ class World:
         self.asked: list[str] = []
         self.app = App(self.store, workflows=WORKFLOWS, dispatcher=self, clock=self.clock)
 
-    async def dispatch(self, task: Advance, at: object = None) -> None:
+    async def dispatch(self, task: Task, at: object = None) -> None:
         if at is None:
             self.asked.append(task.run_id)
 

@@ -289,7 +289,9 @@ def test_a_query_is_answered_and_an_update_carried_out(open_shop: Shop) -> None:
 def test_an_update_that_nobody_carries_out_is_given_up_in_time(shop: Shop, tmp_path: Path) -> None:
     shop = Shop(tmp_path)  # where nobody works
     run_id = shop.say("start", "cli-talk")
+    began = time.monotonic()
     done = shop.invoke("update", run_id, "add", "--input", '"one"', "--timeout", "0.1")
+    assert time.monotonic() - began < 4
     refused(done, f"run '{run_id}' has not answered within 0.1 s")
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -22,6 +23,7 @@ from tinyworkflow_core.encryption import EncryptionCodec, generate_key
 from tinyworkflow_core.errors import SerializationError
 from tinyworkflow_core.registry import Registry
 from tinyworkflow_core.serialization import Codec
+from tinyworkflow_core.store import Status
 from tinyworkflow_core.stores.sqlite import SqliteStore
 
 ROOT = Path(tinyworkflow_core.__file__).parents[1]
@@ -273,6 +275,21 @@ def test_what_cannot_be_exported_is_said_and_the_rest_is_exported(
     done = CliRunner().invoke(cli, ["--db", place.url, "export", "--open"])
     assert (done.exit_code, done.stderr) == (1, "tinyworkflow: run 'second': an event is damaged\n")
     assert [json.loads(line) for line in done.stdout.splitlines()] == [stored[0]]
+
+
+@pytest.mark.usefixtures("stored")
+def test_a_run_that_ends_while_it_is_exported_is_left_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = SqliteStore.load
+
+    async def loaded(self: SqliteStore, run_id: str) -> Any:
+        state = await load(self, run_id)
+        assert state is not None
+        ended = replace(state, run=replace(state.run, status=Status.CANCELLED))
+        return {"first": ended, "second": None}[run_id]
+
+    monkeypatch.setattr(SqliteStore, "load", loaded)
+    done = CliRunner().invoke(cli, ["--db", place.url, "export", "--open"])
+    assert (done.exit_code, done.output) == (0, "")
 
 
 def test_an_export_that_failed_leaves_no_file(place: Place) -> None:

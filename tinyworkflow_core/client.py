@@ -262,7 +262,7 @@ class WorkflowClient:
         answer = talking.answer_of(state, message_id)
         if answer is None:
             text = self.codec.encode(payload)
-            if not state.run.status.closed:
+            if not state.run.status.closed and not talking.is_in_hand(state, message_id):
                 talking.check_update(state, self.registry, self.codec, name, text)
             await self._deliver(run_id, MessageKind.UPDATE, message_id, {"name": name, "payload": text})
             async with asyncio.timeout(None if timeout is None else seconds(timeout)):

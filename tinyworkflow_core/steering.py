@@ -19,8 +19,6 @@ from .engine.history import (
     ActivityHeartbeat,
     ActivityScheduled,
     ActivityStarted,
-    ChildEnded,
-    ChildStarted,
     Event,
     LeaseTaken,
     RunFailed,
@@ -140,7 +138,6 @@ async def fork(
 def _copied(prefix: Sequence[Event]) -> list[Event]:
     """What of it holds for another run as well: no ends, no holders, nothing that only the old one waits for."""
     events = effective(prefix)[1:]
-    ended = {event.id for event in events if isinstance(event, ChildEnded)}
     done = {event.id for event in events if isinstance(event, ActivityEvent) and not isinstance(event, _UNDER_WAY)}
     answered = {event.message_id for event in events if isinstance(event, UpdateCompleted)}
     kept: list[Event] = []
@@ -150,12 +147,13 @@ def _copied(prefix: Sequence[Event]) -> list[Event]:
                 continue
             case ActivityScheduled() | ActivityHeartbeat():
                 continue
-            case ChildStarted(id=command_id) if command_id not in ended:
-                continue
             case ActivityStarted(id=command_id) if command_id not in done:
                 continue
             case UpdateAccepted(message_id=message_id) if message_id not in answered:
                 pass  # carried out again: nobody waits for the answer, but the workflow may
+            case RunRetried():  # the time that it gave is the old one's
+                kept.append(replace(event, deadline=None))
+                continue
             case _ if isinstance(event, CLOSING):
                 continue
         kept.append(event)

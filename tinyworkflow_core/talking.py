@@ -10,7 +10,7 @@ import itertools
 from typing import Any, cast
 
 from .engine.context import RunFacts
-from .engine.history import RunStarted, UpdateCompleted, UpdateRejected
+from .engine.history import RunStarted, UpdateAccepted, UpdateCompleted, UpdateRejected
 from .engine.replay import Execution, Mismatch
 from .errors import RunClosedError, RunNotFoundError, RunStateError, UpdateRejectedError
 from .registry import Registry
@@ -52,6 +52,12 @@ def answer_of(state: RunState, message_id: str) -> Answer | None:
     """The answer to the update of that id, when the history holds it."""
     answers = (event for event in state.history if isinstance(event, UpdateCompleted | UpdateRejected))
     return next((one for one in answers if one.message_id == message_id), None)
+
+
+def is_in_hand(state: RunState, message_id: str) -> bool:
+    """Whether the run has that update already, waiting or accepted: it is not for us to refuse it any more."""
+    accepted = (event for event in state.history if isinstance(event, UpdateAccepted))
+    return any(one.id == message_id for one in state.inbox) or any(one.message_id == message_id for one in accepted)
 
 
 async def wait_answered(store: Store, run_id: str, message_id: str) -> Answer:

@@ -148,6 +148,11 @@ def stand(execution: Execution) -> dict[str, Any]:
     }
 
 
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Where two stands differ, and how."""
+    return {name: (one[name], other[name]) for name in one if one[name] != other[name]}
+
+
 def _without_traceback(error: Failure) -> dict[str, Any]:
     """Line numbers differ from one Python, and one checkout, to the next."""
     data = error.to_dict()
@@ -359,7 +364,8 @@ class LiveRun:
             return
         again = Execution(self.code, stored(self.history), facts=self.facts, codec=codec)
         try:
-            assert stand(again) == stand(self.execution)
+            different = differences(stand(again), stand(self.execution))
+            assert not different, different
         finally:
             again.close()
 

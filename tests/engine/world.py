@@ -21,7 +21,10 @@ from tinyworkflow_core.engine.commands import (
 from tinyworkflow_core.engine.history import (
     ActivityCancelled,
     ApprovalDecided,
+    ApprovalRequested,
     Event,
+    RunFailed,
+    RunRetried,
     SideEffectRecorded,
     TimerFired,
 )
@@ -39,7 +42,7 @@ def live(run: OwnedRun, schedule: Sequence[int]) -> None:
     """The world goes on as the schedule says, until that or the run ends."""
     for choice in schedule:
         if isinstance(run.outcome, Blocked):
-            run.later(choice % 3)
+            run.later(choice % 4 - 1)  # clocks of other machines may be behind
             _happen(run, *divmod(choice // 3, 64))
             if run.has_ended and (choice // 7) % 2:
                 run.retry()
@@ -51,7 +54,8 @@ def live(run: OwnedRun, schedule: Sequence[int]) -> None:
 
 
 def _may_be_retried(run: OwnedRun, choice: int) -> None:
-    if run.has_ended and type(run.history[-1]).__name__ == "RunFailed" and choice % 4:
+    retries = sum(isinstance(event, RunRetried) for event in run.history)
+    if isinstance(run.history[-1], RunFailed) and choice % 4 and retries < 4:
         run.retry()
 
 
@@ -103,8 +107,11 @@ def _several(run: OwnedRun, chance: int, count: int) -> list[Event]:
     for _ in range(min(count, len(pending))):
         chance, place = divmod(chance, len(pending))
         events.append(_answer(run, pending.pop(place), chance))
-    if count > 2 and run.execution.heeds_cancel:
-        events.insert(chance % 3, run.cancel_requested("in the same moment"))
+    for event in events:
+        if isinstance(event, ApprovalRequested):
+            return [event]  # it is recorded while nothing else happens
+    if chance % 32 == 7 and run.execution.heeds_cancel:
+        events.insert(chance // 32 % 3, run.cancel_requested("in the same moment"))
     return [*run.answered(), *events] if chance % 2 else events
 
 
@@ -116,6 +123,10 @@ def _answer(run: OwnedRun, pending: Pending, chance: int) -> Event:
             assert pending.due is not None
             run.now = max(run.now, pending.due)
             return TimerFired(at=run.now, id=timer.id, due=timer.due)
+        case RequestApproval() if not pending.recorded:  # nobody knows of it yet
+            asked_for = run._asked_for(pending.command)
+            assert asked_for is not None
+            return asked_for
         case RequestApproval() as asked:
             return ApprovalDecided(
                 at=run.now, id=asked.id, key=asked.key, message_id=run._message_id(), approved=bool(chance % 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -454,7 +454,7 @@ async def test_content_is_analysed_and_translated_in_parallel() -> None:
             await world.result(run_id)
 
 
-def _groups(events: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
+def _groups(events: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
     """The first event of each parallel group, and how many belong to it."""
     sizes = Counter(one["group"] for one in events if "group" in one)
     first = sorted((one for one in events if one.get("group") == one["id"]), key=lambda one: int(one["id"]))

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.http.front import assert_problem, new_app
-from tinyworkflow_core import App
+from tinyworkflow_core import App, RetryPolicy, WorkflowContext, activity, workflow
 
 
 @pytest.fixture
@@ -47,3 +47,69 @@ async def test_a_tick_reports_what_it_had_looked_at(app: App, caller: httpx.Asyn
     await caller.post("/v1/workflows/echo/runs", json={"run_id": "r"})
     answer = await caller.post("/internal/tick", content=b"whatever a scheduler sends")
     assert (answer.status_code, answer.json()) == (200, {"dispatched": ["r"], "more": False})
+
+
+@activity(run_on="queue", timeout="1m", retry_policy=RetryPolicy(max_retries=0))
+async def measure(number: int) -> int:
+    MEASURED.append(number)
+    if number < 0:
+        raise ValueError("below zero")
+    return number * 2
+
+
+MEASURED: list[int] = []
+
+
+@workflow
+async def measured(ctx: WorkflowContext, number: int) -> int:
+    return await ctx.execute_activity(measure, number)
+
+
+ATTEMPT = {"generation": 0, "activity_id": 1, "attempt": 1}
+
+
+@pytest.fixture
+async def handed_out(app: App, caller: httpx.AsyncClient) -> httpx.AsyncClient:
+    """A caller of a front whose runs "r" and "bad" wait for an attempt elsewhere."""
+    MEASURED.clear()
+    app.registry.add(measured)
+    for run_id, number in (("r", 21), ("bad", -1)):
+        await caller.post("/v1/workflows/measured/runs", json={"run_id": run_id, "input": number})
+        answer = await caller.post("/internal/advance", json={"run_id": run_id})
+        assert answer.json() == {"run_id": run_id, "progress": "released"}
+    return caller
+
+
+async def test_an_attempt_is_made_once_for_the_run_that_waits_for_it(handed_out: httpx.AsyncClient) -> None:
+    for wanted in ("released", "released"):  # the second before the run has heard of the first: made, and not counted
+        answer = await handed_out.post("/internal/activity", json={"run_id": "r", **ATTEMPT})
+        assert (answer.status_code, answer.json()) == (200, {"run_id": "r", "progress": wanted})
+    await handed_out.post("/internal/advance", json={"run_id": "r"})
+    assert (await handed_out.get("/v1/runs/r")).json()["output"] == 42
+    answer = await handed_out.post("/internal/activity", json={"run_id": "r", **ATTEMPT})
+    assert (answer.status_code, answer.json()["progress"]) == (200, "closed")
+    assert MEASURED == [21, 21]
+
+
+async def test_an_attempt_that_fails_is_a_call_that_succeeds(handed_out: httpx.AsyncClient) -> None:
+    answer = await handed_out.post("/internal/activity", json={"run_id": "bad", **ATTEMPT})
+    assert (answer.status_code, answer.json()["progress"]) == (200, "released")  # else the queue would make it again
+    await handed_out.post("/internal/advance", json={"run_id": "bad"})
+    assert (await handed_out.get("/v1/runs/bad")).json()["error"]["type"] == "ValueError"
+
+
+@pytest.mark.parametrize("other", [{"generation": 1}, {"activity_id": 2}, {"attempt": 2}])
+async def test_an_attempt_that_nobody_waits_for_is_not_made(
+    handed_out: httpx.AsyncClient, other: dict[str, int]
+) -> None:
+    answer = await handed_out.post("/internal/activity", json={"run_id": "r", **ATTEMPT, **other})
+    assert (answer.status_code, answer.json()["progress"]) == (200, "closed")
+    assert MEASURED == []
+
+
+async def test_an_attempt_for_nobody_or_without_its_place_is_refused(handed_out: httpx.AsyncClient) -> None:
+    unknown = await handed_out.post("/internal/activity", json={"run_id": "nobody", **ATTEMPT})
+    assert assert_problem(unknown, 404)["type"].endswith(":run-not-found")
+    for body in ({"run_id": "r"}, {"run_id": "r", **ATTEMPT, "attempt": "one"}, {"run_id": "r", **ATTEMPT, "x": 1}):
+        assert_problem(await handed_out.post("/internal/activity", json=body), 422)
+    assert MEASURED == []

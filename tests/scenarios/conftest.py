@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.stores.conftest import StoreFactory, factory_of
+from tinyworkflow_core.store import Store
+from tinyworkflow_core.stores import open_store
 from tinyworkflow_core.testing import Scenario, four_ways
 
 Ways = Callable[..., Awaitable[int]]
@@ -21,7 +23,16 @@ def stores(request: pytest.FixtureRequest) -> StoreFactory:
 @pytest.fixture
 def ways(stores: StoreFactory) -> Ways:
     """Runs a scenario four ways on one kind of store; every way that crashes has to crash at least once."""
+    return _ways(stores)
 
+
+@pytest.fixture
+def embedded_ways() -> Ways:
+    """The same on the embedded store alone: for what makes no difference to a store."""
+    return _ways(lambda: open_store("sqlite:///:memory:"))
+
+
+def _ways(stores: Callable[[], Store]) -> Ways:
     async def run(scenario: Scenario, *workflows: Any, **options: Any) -> int:
         crashes = await four_ways(scenario, workflows, open_store=stores, **options)
         assert crashes > 2

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.eventually import eventually
 from tests.scenarios.conftest import Ways
 from tests.stores.conftest import StoreFactory
 from tinyworkflow_core import RetryPolicy, WorkflowContext, activity, workflow
@@ -153,7 +154,7 @@ async def test_a_run_that_is_cancelled_in_the_middle_of_a_batch_cleans_up_after_
         LOG.clear()
         run_id = await env.start(interrupted)
         working = asyncio.create_task(env.run())
-        await _until(lambda: len(running()) == 2 or working.done())
+        await eventually(lambda: _is_in_the_middle(working))
         await env.cancel(run_id)
         for process in env._processes:  # as a store that notifies would
             await process.app.advance(run_id)
@@ -169,10 +170,8 @@ async def test_a_run_that_is_cancelled_in_the_middle_of_a_batch_cleans_up_after_
     await ways(scenario, interrupted)
 
 
-async def _until(condition: Any) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
+async def _is_in_the_middle(working: asyncio.Task[None]) -> bool:
+    return len(running()) == 2 or working.done()
 
 
 async def test_a_batch_in_a_task_group_is_stopped_by_the_failure_of_a_sibling(ways: Ways) -> None:

@@ -399,7 +399,7 @@ async def test_a_retried_parent_gets_a_fresh_child_for_the_one_that_failed(ways:
         name = "mine" if given else f"{run_id}.0.2"
         children = await env.client.list_workflow_executions(parent_run_id=run_id)
         assert sorted((one.run_id, one.status) for one in children) == sorted(
-            [(f"{run_id}.0.1", "completed"), (name, "failed"), (f"{name}.again-1", "completed")]
+            [(f"{run_id}.0.1", "completed"), (name, "failed"), (f"{name}.retry-1", "completed")]
         )
 
     await ways(scenario, parent, mended)

@@ -66,7 +66,7 @@ async def test_a_timer_that_is_moved_earlier_and_later_is_one_timer_and_fires_on
     async def scenario(env: WorkflowEnvironment) -> None:
         run_id = await env.start(updatable, 3600)
         await env.run()
-        for seconds in (1800, 7200, 7200, 600):
+        for seconds in (7200, 7200, 600):
             assert len(await live_timers(env, run_id)) == 1
             due = START + timedelta(seconds=seconds)
             await env.signal(run_id, "move", due)
@@ -174,21 +174,21 @@ async def test_reminders_go_on_when_everything_was_down_for_months(stores: Store
 @activity(retry_policy=RetryPolicy(max_retries=2, initial_delay=1, jitter=False))
 async def is_ready(asked: int) -> bool:
     LOG.append((asked, activity_context().attempt))
-    if activity_context().attempt <= 2:  # a service that is always shaky
+    if activity_context().attempt == 1:  # a service that is always shaky
         raise ConnectionError("reset by peer")
     return asked >= READY_AFTER[0]
 
 
 @workflow
 async def monitor(ctx: WorkflowContext, state: dict[str, Any]) -> str:
-    """Asks every minute until it is ready or the deadline has passed; a fresh history every three questions."""
+    """Asks every minute until it is ready or the deadline has passed; a fresh history every two questions."""
     deadline, asked = state["deadline"], state.get("asked", 0)
     while ctx.now() < deadline:
         asked += 1
         if await ctx.execute_activity(is_ready, asked):
             return f"ready at question {asked}"
         await ctx.sleep_until(min(ctx.now() + timedelta(minutes=1), deadline))
-        if asked % 3 == 0:
+        if asked % 2 == 0:
             ctx.continue_as_new({"deadline": deadline, "asked": asked})
     raise TimeoutError(f"not ready after {asked} questions")
 
@@ -196,14 +196,14 @@ async def monitor(ctx: WorkflowContext, state: dict[str, Any]) -> str:
 async def test_a_monitor_asks_until_it_is_ready_and_no_more(ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         LOG.clear()
-        READY_AFTER[0] = 4
+        READY_AFTER[0] = 3
         run_id = await env.start(monitor, {"deadline": START + timedelta(hours=1)})
-        assert await env.result(run_id) == "ready at question 4"
-        assert {asked for asked, _ in LOG} == {1, 2, 3, 4}
+        assert await env.result(run_id) == "ready at question 3"
+        assert {asked for asked, _ in LOG} == {1, 2, 3}
         if env.plain:
-            assert len(LOG) == 12
+            assert len(LOG) == 6
         await env.advance("2h")
-        assert {asked for asked, _ in LOG} == {1, 2, 3, 4}
+        assert {asked for asked, _ in LOG} == {1, 2, 3}
 
     await ways(scenario, monitor)
 
@@ -212,11 +212,11 @@ async def test_a_monitor_gives_up_at_its_deadline_to_the_second(ways: Ways) -> N
     async def scenario(env: WorkflowEnvironment) -> None:
         LOG.clear()
         READY_AFTER[0] = 99
-        run_id = await env.start(monitor, {"deadline": START + timedelta(seconds=150)})
-        with pytest.raises(WorkflowFailedError, match="TimeoutError: not ready after 3 questions"):
+        run_id = await env.start(monitor, {"deadline": START + timedelta(seconds=90)})
+        with pytest.raises(WorkflowFailedError, match="TimeoutError: not ready after 2 questions"):
             await env.result(run_id)
         if not env.crashed:
-            assert env.clock.now() == START + timedelta(seconds=150)
+            assert env.clock.now() == START + timedelta(seconds=90)
 
     await ways(scenario, monitor)
 
@@ -230,7 +230,8 @@ async def test_a_monitor_survives_the_loss_of_everything_between_any_two_questio
         env.lose_everything()
         await env.advance("1m")
     assert await env.result(run_id) == "ready at question 6"
-    assert LOG == [(asked, attempt) for asked in range(1, 7) for attempt in (1, 2, 3)]
+    questions = [(asked, attempt) for asked in range(1, 7) for attempt in (1, 2)]
+    assert questions == LOG
     await store.close()
 
 
@@ -245,10 +246,10 @@ async def test_the_stored_history_of_a_monitor_does_not_grow_with_its_questions_
     for _ in range(33):
         await env.advance("61s")
         lengths.append(len(await env.events(run_id)))
-    assert len(LOG) == 31 * 3
-    assert max(lengths) <= 20
+    assert len(LOG) == 31 * 2
+    assert max(lengths) <= 12
     state = await store.load(run_id)
     assert state is not None
-    assert state.run.generation == 10
+    assert state.run.generation == 15
     assert await env.result(run_id) == "ready at question 31"
     await store.close()

@@ -71,7 +71,7 @@ async def test_the_failed_step_is_run_again_with_fresh_attempts_and_no_completed
     await ways(scenario, three_steps)
 
 
-async def test_a_run_that_fails_again_can_be_retried_again(ways: Ways) -> None:
+async def test_a_run_that_fails_again_can_be_retried_again(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("second", "third")
         run_id = await env.start(three_steps)
@@ -85,7 +85,7 @@ async def test_a_run_that_fails_again_can_be_retried_again(ways: Ways) -> None:
         assert await done(env, run_id) == ["first", "second", "third"]
         assert (await env.status(run_id)).retry_count == 3
 
-    await ways(scenario, three_steps)
+    await embedded_ways(scenario, three_steps)
 
 
 async def test_a_run_that_failed_by_its_own_bug_goes_on_once_mended_code_is_deployed(stores: StoreFactory) -> None:
@@ -113,7 +113,7 @@ async def test_a_run_that_failed_by_its_own_bug_goes_on_once_mended_code_is_depl
     await store.close()
 
 
-async def test_cleanup_after_a_bug_is_not_in_the_way_of_mended_code(ways: Ways) -> None:
+async def test_cleanup_after_a_bug_is_not_in_the_way_of_mended_code(embedded_ways: Ways) -> None:
     @workflow
     async def tidy(ctx: WorkflowContext) -> str:
         try:
@@ -132,7 +132,7 @@ async def test_cleanup_after_a_bug_is_not_in_the_way_of_mended_code(ways: Ways) 
         assert await mended(env, run_id) == "second"
         assert await done(env, run_id) == ["first", "cleanup", "second", "cleanup"]
 
-    await ways(scenario, tidy)
+    await embedded_ways(scenario, tidy)
 
 
 # --- what was in between -----------------------------------------------------------------------------
@@ -195,7 +195,7 @@ async def hurried(ctx: WorkflowContext) -> str:
         return f"late at {(ctx.now() - ctx.input_data).total_seconds():g}"
 
 
-async def test_a_timeout_that_was_running_is_put_off_by_the_time_the_run_lay_failed(ways: Ways) -> None:
+async def test_a_timeout_that_was_running_is_put_off_by_the_time_the_run_lay_failed(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("middle")
         run_id = await env.start(hurried, env.clock.now())
@@ -207,10 +207,10 @@ async def test_a_timeout_that_was_running_is_put_off_by_the_time_the_run_lay_fai
         assert (await env.status(run_id)).status == "waiting"
         assert await env.result(run_id) == f"late at {86400 + 60}"
 
-    await ways(scenario, hurried)
+    await embedded_ways(scenario, hurried)
 
 
-async def test_an_open_question_is_open_again_after_a_retry_for_what_was_left_of_its_time(ways: Ways) -> None:
+async def test_an_open_question_is_open_again_after_a_retry_for_what_was_left_of_its_time(embedded_ways: Ways) -> None:
     @workflow
     async def asks(ctx: WorkflowContext) -> str:
         answer = asyncio.create_task(ctx.wait_for_approval("boss", timeout="1h"))
@@ -232,7 +232,7 @@ async def test_an_open_question_is_open_again_after_a_retry_for_what_was_left_of
         await env.decide(run_id, "boss")
         assert await env.result(run_id) == "yes"
 
-    await ways(scenario, asks)
+    await embedded_ways(scenario, asks)
 
 
 # --- several at once ---------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ async def test_siblings_that_completed_are_not_run_again_those_that_were_cancell
     await ways(scenario, at_once)
 
 
-async def test_siblings_of_a_task_with_a_bug_are_run_again_where_they_were_cancelled(ways: Ways) -> None:
+async def test_siblings_of_a_task_with_a_bug_are_run_again_where_they_were_cancelled(embedded_ways: Ways) -> None:
     @workflow
     async def grouped(ctx: WorkflowContext) -> list[Any]:
         async def buggy() -> str:
@@ -320,7 +320,7 @@ async def test_siblings_of_a_task_with_a_bug_are_run_again_where_they_were_cance
         assert await mended(env, run_id) == ["slow", "sibling", "mended"]
         assert sorted(await done(env, run_id)) == ["quick", "slow"]
 
-    await ways(scenario, grouped, kid)
+    await embedded_ways(scenario, grouped, kid)
 
 
 # --- children ----------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ async def test_a_failure_inside_a_child_is_retried_by_a_new_child_and_no_other(w
     await ways(scenario, parent, kid)
 
 
-async def test_a_sibling_child_that_was_cancelled_by_the_failure_is_started_anew(ways: Ways) -> None:
+async def test_a_sibling_child_that_was_cancelled_by_the_failure_is_started_anew(embedded_ways: Ways) -> None:
     @workflow
     async def parent(ctx: WorkflowContext) -> list[Any]:
         async with asyncio.TaskGroup() as group:
@@ -367,7 +367,7 @@ async def test_a_sibling_child_that_was_cancelled_by_the_failure_is_started_anew
         assert {one.status for one in children} <= {"completed", "cancelled"}
         assert [one.status for one in children].count("completed") == 1
 
-    await ways(scenario, parent, kid)
+    await embedded_ways(scenario, parent, kid)
 
 
 @pytest.mark.parametrize(("policy", "ends"), [("cancel", "cancelled"), ("terminate", "terminated"), ("abandon", None)])
@@ -395,7 +395,9 @@ async def test_a_child_that_went_on_beside_is_there_again_after_a_retry(
     await ways(scenario, parent, kid)
 
 
-async def test_a_child_that_only_the_failure_started_is_ended_when_the_run_is_retried_by_itself(ways: Ways) -> None:
+async def test_a_child_that_only_the_failure_started_is_ended_when_the_run_is_retried_by_itself(
+    embedded_ways: Ways,
+) -> None:
     @workflow(retry_policy=RetryPolicy(max_retries=1, initial_delay=60, jitter=False))
     async def parent(ctx: WorkflowContext) -> str:
         try:
@@ -413,7 +415,7 @@ async def test_a_child_that_only_the_failure_started_is_ended_when_the_run_is_re
         await env.run()
         assert (await env.status("left-behind")).status == "cancelled"
 
-    await ways(scenario, parent, waits)
+    await embedded_ways(scenario, parent, waits)
 
 
 @workflow
@@ -424,7 +426,7 @@ async def waits(ctx: WorkflowContext) -> Any:
 # --- other kinds of steps ----------------------------------------------------------------------------
 
 
-async def test_a_signal_that_reached_nobody_is_sent_again(ways: Ways) -> None:
+async def test_a_signal_that_reached_nobody_is_sent_again(embedded_ways: Ways) -> None:
     @workflow
     async def sends(ctx: WorkflowContext) -> str:
         await ctx.signal_run("target", "go", "hello")
@@ -439,10 +441,10 @@ async def test_a_signal_that_reached_nobody_is_sent_again(ways: Ways) -> None:
         assert await env.result(run_id) == "sent"
         assert await env.result(target) == "hello"
 
-    await ways(scenario, sends, waits)
+    await embedded_ways(scenario, sends, waits)
 
 
-async def test_a_side_effect_that_failed_is_tried_again(ways: Ways) -> None:
+async def test_a_side_effect_that_failed_is_tried_again(embedded_ways: Ways) -> None:
     @workflow
     async def looks(ctx: WorkflowContext) -> Any:
         return await ctx.side_effect(_value)
@@ -453,7 +455,7 @@ async def test_a_side_effect_that_failed_is_tried_again(ways: Ways) -> None:
         await failure(env, run_id)
         assert await mended(env, run_id) == 5
 
-    await ways(scenario, looks)
+    await embedded_ways(scenario, looks)
 
 
 def _value() -> int:
@@ -465,7 +467,7 @@ def _value() -> int:
 # --- failures that are not alone ---------------------------------------------------------------------
 
 
-async def test_a_failure_that_was_handled_before_stays_as_it_was(ways: Ways) -> None:
+async def test_a_failure_that_was_handled_before_stays_as_it_was(embedded_ways: Ways) -> None:
     @workflow
     async def falls_back(ctx: WorkflowContext) -> list[str]:
         try:
@@ -481,10 +483,10 @@ async def test_a_failure_that_was_handled_before_stays_as_it_was(ways: Ways) -> 
         assert await mended(env, run_id) == ["fallback", "last"]
         assert await done(env, run_id) == ["fallback", "last"]
 
-    await ways(scenario, falls_back)
+    await embedded_ways(scenario, falls_back)
 
 
-async def test_a_failure_in_handling_a_failure_begins_with_the_first(ways: Ways) -> None:
+async def test_a_failure_in_handling_a_failure_begins_with_the_first(embedded_ways: Ways) -> None:
     @workflow
     async def falls_back(ctx: WorkflowContext) -> str:
         try:
@@ -500,7 +502,7 @@ async def test_a_failure_in_handling_a_failure_begins_with_the_first(ways: Ways)
         assert await mended(env, run_id) == "preferred"
         assert await done(env, run_id) == ["note", "preferred"]
 
-    await ways(scenario, falls_back)
+    await embedded_ways(scenario, falls_back)
 
 
 @workflow
@@ -512,7 +514,7 @@ async def cleans_up(ctx: WorkflowContext) -> str:
 
 
 @pytest.mark.parametrize("broken", [["cleanup"], ["main", "cleanup"], ["main"]])
-async def test_a_cleanup_that_failed_or_followed_a_failure_is_run_again(ways: Ways, broken: list[str]) -> None:
+async def test_a_cleanup_that_failed_or_followed_a_failure_is_run_again(embedded_ways: Ways, broken: list[str]) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin(*broken)
         run_id = await env.start(cleans_up)
@@ -522,13 +524,13 @@ async def test_a_cleanup_that_failed_or_followed_a_failure_is_run_again(ways: Wa
         again = ["cleanup"] if broken == ["main"] else []
         assert await done(env, run_id) == [*again, "main", "cleanup"]
 
-    await ways(scenario, cleans_up)
+    await embedded_ways(scenario, cleans_up)
 
 
 # --- cancelled, timed out, terminated, killed --------------------------------------------------------
 
 
-async def test_a_cancellation_that_came_too_late_does_not_meet_the_retried_run(ways: Ways) -> None:
+async def test_a_cancellation_that_came_too_late_does_not_meet_the_retried_run(embedded_ways: Ways) -> None:
     @activity(retry_policy=RetryPolicy(max_retries=1, initial_delay=60, jitter=False))
     async def slow_undo(what: str) -> str:
         return faults.run_body(f"un-{what}")
@@ -547,10 +549,12 @@ async def test_a_cancellation_that_came_too_late_does_not_meet_the_retried_run(w
         assert str(await failure(env, run_id)) == "charge"
         assert await mended(env, run_id) == "charge"
 
-    await ways(scenario, trip)
+    await embedded_ways(scenario, trip)
 
 
-async def test_a_cleanup_that_failed_in_a_cancelled_run_is_run_again_and_ends_it_as_cancelled(ways: Ways) -> None:
+async def test_a_cleanup_that_failed_in_a_cancelled_run_is_run_again_and_ends_it_as_cancelled(
+    embedded_ways: Ways,
+) -> None:
     @workflow
     async def rests(ctx: WorkflowContext) -> None:
         try:
@@ -570,10 +574,10 @@ async def test_a_cleanup_that_failed_in_a_cancelled_run_is_run_again_and_ends_it
         assert (await env.status(run_id)).status == "cancelled"
         assert await done(env, run_id) == ["cleanup"]
 
-    await ways(scenario, rests)
+    await embedded_ways(scenario, rests)
 
 
-async def test_a_run_whose_time_was_up_has_its_whole_time_again(ways: Ways) -> None:
+async def test_a_run_whose_time_was_up_has_its_whole_time_again(embedded_ways: Ways) -> None:
     @workflow(timeout="1h")
     async def rests(ctx: WorkflowContext) -> Any:
         await ctx.execute_activity(step, "first")
@@ -594,7 +598,7 @@ async def test_a_run_whose_time_was_up_has_its_whole_time_again(ways: Ways) -> N
         assert await env.result(run_id) == "at last"
         assert await done(env, run_id) == ["first"]
 
-    await ways(scenario, rests)
+    await embedded_ways(scenario, rests)
 
 
 async def test_a_terminated_run_goes_on_where_it_was(ways: Ways) -> None:
@@ -674,7 +678,7 @@ async def test_a_policy_retries_exactly_as_often_as_it_says_after_the_delays_it_
     await ways(scenario, automatic)
 
 
-async def test_a_retry_by_hand_begins_the_policys_count_anew(ways: Ways) -> None:
+async def test_a_retry_by_hand_begins_the_policys_count_anew(embedded_ways: Ways) -> None:
     @workflow(retry_policy=RetryPolicy(max_retries=2, initial_delay=60, jitter=False))
     async def automatic(ctx: WorkflowContext) -> int:
         await ctx.execute_activity(step, "bad")
@@ -691,10 +695,10 @@ async def test_a_retry_by_hand_begins_the_policys_count_anew(ways: Ways) -> None
         if env.plain:
             assert LOG == ["bad"] * 7
 
-    await ways(scenario, automatic)
+    await embedded_ways(scenario, automatic)
 
 
-async def test_the_workflow_knows_how_often_it_was_retried(ways: Ways) -> None:
+async def test_the_workflow_knows_how_often_it_was_retried(embedded_ways: Ways) -> None:
     @workflow(retry_policy=RetryPolicy(max_retries=3, initial_delay=60, jitter=False))
     async def lucky(ctx: WorkflowContext) -> int:
         if ctx.retry_count < 2:
@@ -707,7 +711,7 @@ async def test_the_workflow_knows_how_often_it_was_retried(ways: Ways) -> None:
         assert await env.result(run_id) == 2
         assert (await env.status(run_id)).retry_count == 2
 
-    await ways(scenario, lucky)
+    await embedded_ways(scenario, lucky)
 
 
 NEVER: dict[str, Exception] = {
@@ -786,6 +790,33 @@ async def test_signals_that_come_while_a_run_waits_to_be_retried_are_kept_and_ch
         assert await done(env, run_id) == ["hotel", "charge"]
 
     await ways(scenario, retried_trip)
+
+
+async def test_what_others_send_while_a_run_waits_to_be_retried_is_taken_at_once_and_wakes_it_once(
+    embedded_ways: Ways,
+) -> None:
+    @workflow(retry_policy=RetryPolicy(max_retries=1, initial_delay=600, max_delay=600, jitter=False))
+    async def beside(ctx: WorkflowContext) -> list[Any]:
+        total: list[int] = []
+        ctx.on_update("add", total.append)
+        child = await ctx.start_child(kid, "child")
+        await ctx.execute_activity(step, "bad")
+        return [await child.result(), total]
+
+    async def scenario(env: WorkflowEnvironment) -> None:
+        begin("bad")
+        run_id = await env.start(beside)
+        await env.run()
+        hops = env.hops[run_id]
+        await env.advance(300)  # the child ends, and says so
+        assert env.hops[run_id] <= hops + (1 if env.plain else 4)
+        assert await env.store.inbox(run_id) == []
+        assert (await env.status(run_id)).status == "retrying"
+        BROKEN.clear()
+        await env.update(run_id, "add", 5)
+        assert await env.result(run_id) == ["child", [5]]
+
+    await embedded_ways(scenario, beside, kid)
 
 
 async def test_a_retry_is_not_begun_that_would_come_after_the_runs_time() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from tests.scenarios import faults
 from tests.scenarios.conftest import Ways
 from tests.scenarios.faults import AT_ONCE, BROKEN, KEYS, LOG, FaultError, begin, book, done, failure, step, undo
 from tests.stores.conftest import StoreFactory
-from tinyworkflow_core import RetryPolicy, WorkflowContext, activity, workflow
+from tinyworkflow_core import App, RetryPolicy, WorkflowContext, activity, workflow
+from tinyworkflow_core.advance import AdvanceSettings, Progress
 from tinyworkflow_core.errors import SerializationError
-from tinyworkflow_core.testing import WorkflowEnvironment
+from tinyworkflow_core.testing import VirtualClock, WorkflowEnvironment
 
 DONE_AND_UNDONE = ["hotel", "flight", "un-flight", "un-hotel"]
 
@@ -51,14 +53,14 @@ async def test_a_failure_undoes_what_was_done_in_reverse_once_each(ways: Ways) -
     await ways(scenario, trip)
 
 
-async def test_a_success_undoes_nothing(ways: Ways) -> None:
+async def test_a_success_undoes_nothing(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin()
         run_id = await env.start(trip)
         assert await env.result(run_id) == "charge"
         assert await done(env, run_id) == ["hotel", "flight", "charge"]
 
-    await ways(scenario, trip)
+    await embedded_ways(scenario, trip)
 
 
 async def test_a_cancellation_undoes_what_was_done(ways: Ways) -> None:
@@ -92,7 +94,7 @@ async def test_a_run_whose_time_is_up_undoes_what_was_done_and_fails_with_a_time
     await ways(scenario, timed)
 
 
-async def test_a_bug_in_the_workflow_undoes_what_was_done(ways: Ways) -> None:
+async def test_a_bug_in_the_workflow_undoes_what_was_done(embedded_ways: Ways) -> None:
     @workflow
     async def buggy(ctx: WorkflowContext) -> str:
         hotel: Any = await ctx.execute_activity(book, "hotel")
@@ -104,7 +106,7 @@ async def test_a_bug_in_the_workflow_undoes_what_was_done(ways: Ways) -> None:
         assert isinstance(await failure(env, run_id), TypeError)
         assert await done(env, run_id) == ["hotel", "un-hotel"]
 
-    await ways(scenario, buggy)
+    await embedded_ways(scenario, buggy)
 
 
 async def test_a_result_that_cannot_be_stored_undoes_what_was_done() -> None:
@@ -152,7 +154,7 @@ async def test_a_compensation_that_fails_is_retried_then_recorded_and_the_others
     await ways(scenario, patient_trip)
 
 
-async def test_a_compensation_that_fails_once_is_done_at_its_next_attempt(ways: Ways) -> None:
+async def test_a_compensation_that_fails_once_is_done_at_its_next_attempt(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("charge", "un-flight")
         run_id = await env.start(patient_trip)
@@ -162,7 +164,7 @@ async def test_a_compensation_that_fails_once_is_done_at_its_next_attempt(ways: 
         await failure(env, run_id)
         assert await done(env, run_id) == ["hotel", "flight", "car", "un-car", "un-flight", "un-hotel"]
 
-    await ways(scenario, patient_trip)
+    await embedded_ways(scenario, patient_trip)
 
 
 async def test_a_process_killed_inside_a_compensation_repeats_that_one_and_no_other(stores: StoreFactory) -> None:
@@ -182,6 +184,38 @@ async def test_a_process_killed_inside_a_compensation_repeats_that_one_and_no_ot
     await store.close()
 
 
+async def test_a_run_is_retried_and_undone_across_as_many_calls_as_it_takes(stores: StoreFactory) -> None:
+    begin("charge")
+    clock, store = VirtualClock(), stores()
+
+    async def slow(what: str) -> str:
+        clock.move_to(clock.now() + timedelta(seconds=1))  # all that a call may take
+        return faults.run_body(what)
+
+    async def slow_undo(what: str) -> str:
+        return await slow(f"un-{what}")
+
+    retried = workflow(name="retried_trip", retry_policy=RetryPolicy(max_retries=1, initial_delay=0))(trip.fn)
+    slowly: dict[str, Any] = {"book": slow, "step": slow, "undo": slow_undo}
+    app = App(
+        store,
+        workflows=[retried],
+        dispatcher="none",
+        clock=clock,
+        request_seconds=1,
+        settings=AdvanceSettings(patience_seconds=0),
+        replaced_activities=slowly,
+    )
+    run_id = await app.client.start_workflow(retried)
+    calls = [await app.advance(run_id) for _ in range(12)]
+    assert calls[0] is Progress.CONTINUES
+    assert calls[-1] is Progress.CLOSED
+    events = await app.client.get_workflow_events(run_id)
+    assert [one["result"] for one in events if one["type"] == "ActivityCompleted"] == DONE_AND_UNDONE
+    assert LOG.count("charge") == 2
+    await store.close()
+
+
 async def test_what_undoes_is_not_itself_undone() -> None:
     undo_with_undo = undo.options(compensate=step)
 
@@ -196,7 +230,7 @@ async def test_what_undoes_is_not_itself_undone() -> None:
     assert LOG == ["hotel", "un-hotel"]
 
 
-async def test_a_cancellation_does_not_interrupt_compensations_under_way(ways: Ways) -> None:
+async def test_a_cancellation_does_not_interrupt_compensations_under_way(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("charge", "un-flight")
         run_id = await env.start(patient_trip)
@@ -206,10 +240,10 @@ async def test_a_cancellation_does_not_interrupt_compensations_under_way(ways: W
         assert str(await failure(env, run_id)) == "charge"
         assert (await done(env, run_id))[-3:] == ["un-car", "un-flight", "un-hotel"]
 
-    await ways(scenario, patient_trip)
+    await embedded_ways(scenario, patient_trip)
 
 
-async def test_compensations_stop_while_the_run_is_suspended_and_go_on_after_it(ways: Ways) -> None:
+async def test_compensations_stop_while_the_run_is_suspended_and_go_on_after_it(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("charge", "un-flight")
         run_id = await env.start(patient_trip)
@@ -222,13 +256,13 @@ async def test_compensations_stop_while_the_run_is_suspended_and_go_on_after_it(
         await failure(env, run_id)
         assert (await done(env, run_id))[3:] == ["un-car", "un-flight", "un-hotel"]
 
-    await ways(scenario, patient_trip)
+    await embedded_ways(scenario, patient_trip)
 
 
 # --- what is undone ----------------------------------------------------------------------------------
 
 
-async def test_compensations_added_by_hand_take_their_arguments_and_mix_with_the_others(ways: Ways) -> None:
+async def test_compensations_added_by_hand_take_their_arguments_and_mix_with_the_others(embedded_ways: Ways) -> None:
     @activity(retry_policy=AT_ONCE)
     async def refund(amount: int, *, to: str) -> str:
         return faults.run_body(f"{amount} to {to}")
@@ -247,10 +281,10 @@ async def test_compensations_added_by_hand_take_their_arguments_and_mix_with_the
         await failure(env, run_id)
         assert (await done(env, run_id))[3:] == ["un-flight", "20 to ada", "un-hotel"]
 
-    await ways(scenario, by_hand)
+    await embedded_ways(scenario, by_hand)
 
 
-async def test_of_parallel_steps_those_that_completed_are_undone(ways: Ways) -> None:
+async def test_of_parallel_steps_those_that_completed_are_undone(embedded_ways: Ways) -> None:
     @workflow
     async def at_once(ctx: WorkflowContext) -> list[Any]:
         return await ctx.execute_parallel((book, ("hotel",)), (book, ("flight",)), (book, ("car",)))
@@ -265,7 +299,7 @@ async def test_of_parallel_steps_those_that_completed_are_undone(ways: Ways) -> 
         if env.plain:
             assert sorted(booked) == ["flight", "hotel"]
 
-    await ways(scenario, at_once)
+    await embedded_ways(scenario, at_once)
 
 
 @activity(retry_policy=AT_ONCE, compensate=undo)
@@ -297,7 +331,7 @@ async def test_a_step_that_completed_although_it_was_cancelled_is_undone_too(way
 # --- when nothing is to be undone --------------------------------------------------------------------
 
 
-async def test_a_failure_that_is_handled_undoes_nothing(ways: Ways) -> None:
+async def test_a_failure_that_is_handled_undoes_nothing(embedded_ways: Ways) -> None:
     @workflow
     async def careful(ctx: WorkflowContext) -> str:
         await ctx.execute_activity(book, "hotel")
@@ -316,7 +350,7 @@ async def test_a_failure_that_is_handled_undoes_nothing(ways: Ways) -> None:
         assert await env.result(run_id) == "on account"
         assert await done(env, run_id) == ["hotel", "note"]
 
-    await ways(scenario, careful)
+    await embedded_ways(scenario, careful)
 
 
 async def test_a_suspension_undoes_nothing_nor_does_being_let_go_nor_a_termination(ways: Ways) -> None:
@@ -338,7 +372,7 @@ async def test_a_suspension_undoes_nothing_nor_does_being_let_go_nor_a_terminati
     await ways(scenario, long_trip)
 
 
-async def test_going_on_as_a_new_generation_undoes_nothing(ways: Ways) -> None:
+async def test_going_on_as_a_new_generation_undoes_nothing(embedded_ways: Ways) -> None:
     @workflow
     async def twice(ctx: WorkflowContext, generation: int) -> str:
         await ctx.execute_activity(book, f"hotel {generation}")
@@ -353,14 +387,16 @@ async def test_going_on_as_a_new_generation_undoes_nothing(ways: Ways) -> None:
         assert await done(env, run_id) == ["hotel 1", "un-hotel 1"]
         assert "un-hotel 0" not in LOG
 
-    await ways(scenario, twice)
+    await embedded_ways(scenario, twice)
 
 
 # --- and retries -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_retries", [0, 2])
-async def test_a_workflow_with_a_retry_policy_undoes_only_after_the_last_retry(ways: Ways, max_retries: int) -> None:
+async def test_a_workflow_with_a_retry_policy_undoes_only_after_the_last_retry(
+    embedded_ways: Ways, max_retries: int
+) -> None:
     policy = RetryPolicy(max_retries=max_retries, initial_delay=60, jitter=False)
     retried = workflow(name="retried_trip", retry_policy=policy)(trip.fn)
 
@@ -373,7 +409,7 @@ async def test_a_workflow_with_a_retry_policy_undoes_only_after_the_last_retry(w
         if env.plain:
             assert ["hotel", "flight", *["charge"] * (max_retries + 1), "un-flight", "un-hotel"] == LOG
 
-    await ways(scenario, retried)
+    await embedded_ways(scenario, retried)
 
 
 @workflow
@@ -402,7 +438,7 @@ async def test_a_retry_of_an_undone_run_begins_anew_at_the_first_step_that_was_u
     await ways(scenario, mixed_trip)
 
 
-async def test_what_could_not_be_undone_is_not_done_again(ways: Ways) -> None:
+async def test_what_could_not_be_undone_is_not_done_again(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("charge", "un-hotel")
         run_id = await env.start(trip)
@@ -412,10 +448,10 @@ async def test_what_could_not_be_undone_is_not_done_again(ways: Ways) -> None:
         assert await env.result(run_id) == "charge"
         assert await done(env, run_id) == ["hotel", "flight", "un-flight", "flight", "charge"]
 
-    await ways(scenario, trip)
+    await embedded_ways(scenario, trip)
 
 
-async def test_an_undone_run_that_fails_again_undoes_again_what_it_did_again(ways: Ways) -> None:
+async def test_an_undone_run_that_fails_again_undoes_again_what_it_did_again(embedded_ways: Ways) -> None:
     async def scenario(env: WorkflowEnvironment) -> None:
         begin("charge")
         run_id = await env.start(trip)
@@ -426,4 +462,4 @@ async def test_an_undone_run_that_fails_again_undoes_again_what_it_did_again(way
         assert await done(env, run_id) == DONE_AND_UNDONE * 3
         assert [len(set(KEYS[one])) for one in ("hotel", "flight", "un-flight", "un-hotel")] == [3, 3, 3, 3]
 
-    await ways(scenario, trip)
+    await embedded_ways(scenario, trip)

@@ -51,7 +51,7 @@ class Advancer:
         self._held[run_id] = attention = Attention()
         try:
             while True:
-                attention.messages = attention.aside = False
+                attention.messages = attention.aside = attention.handed_over = False
                 progress = await self._once(run_id, attention, deadline)
                 if progress not in (Progress.RELEASED, Progress.CONTINUED) or attention.unreadable:
                     return progress

@@ -18,6 +18,7 @@ from ..engine.history import (
     CancelRequested,
     Event,
     MessageSent,
+    PatchMarked,
     RunResumed,
     RunRetried,
     RunTimedOut,
@@ -316,10 +317,11 @@ class Call:
         """What goes out, and what else the run itself has to hear of."""
         run = self._ledger.run
         ready = outgoing(self._execution, run, self._around, now)
-        for command in work.unwanted:
-            if command.run_id not in self._told:
-                letter = cancellation(run, command, now)
-                ready.append(Ready(None, outbox=(letter,), calls=(Advance(run_id=command.run_id),)))
+        orphans = self._execution.journal.orphans.values()
+        for child in [*(one.run_id for one in work.unwanted), *(one.run_id for one in orphans)]:
+            if child not in self._told:
+                letter = cancellation(run, child, now)
+                ready.append(Ready(None, outbox=(letter,), calls=(Advance(run_id=child),)))
         if (deadline := self._run_deadline()) is not None and deadline <= now:
             ready.append(Ready(RunTimedOut(at=now)))
         if now - self._heartbeats_at >= timedelta(seconds=self._settings.lease_seconds / 3):
@@ -329,7 +331,9 @@ class Call:
 
     def _how_many_fit(self, ready: Sequence[Ready]) -> int:
         limit = self._around.store.max_event_bytes
-        fit = how_many_fit([one.event for one in ready], limit)
+        # Patches go first. Were a document to follow, what the others create would stand before its event.
+        patches = [PatchMarked(at=self._began, patch=one) for one in self._execution.journal.unrecorded_patches]
+        fit = max(how_many_fit([*patches, *(one.event for one in ready)], limit) - len(patches), min(1, len(ready)))
         size = 0
         for i, one in enumerate(ready[:fit]):
             size += size_of_new_runs(one.new_runs)
@@ -409,10 +413,11 @@ class Call:
 
     async def _check_targets(self, ready: Sequence[Ready]) -> Sequence[Ready]:
         """Find the signals whose run is unknown or has ended: the workflow is to hear of it."""
-        return [await self._checked(one) for one in ready]
+        begun = {new.run.run_id for one in ready for new in one.new_runs}  # by the very write that sends the signal
+        return [await self._checked(one, begun) for one in ready]
 
-    async def _checked(self, ready: Ready) -> Ready:
-        if not isinstance(ready.event, MessageSent) or ready.event.name is None:
+    async def _checked(self, ready: Ready, begun: Set[str]) -> Ready:
+        if not isinstance(ready.event, MessageSent) or ready.event.name is None or ready.event.target in begun:
             return ready
         target = await self._around.store.get(ready.event.target)
         if target is not None and not target.status.closed:

@@ -15,6 +15,7 @@ from ..engine.history import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunForked,
     RunRetried,
     RunStarted,
     RunSuspended,
@@ -161,7 +162,7 @@ async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress
         fingerprint=holding.around.registry.workflow(run.name, run.version).fingerprint,
         parent_run_id=started.parent_run_id,
         parent_message=started.parent_message,
-        deadline=started.deadline,
+        deadline=started.deadline if holding.execution is None else holding.execution.latest_deadline,
         seen=outcome.seen,
         custom_status=None if holding.execution is None else holding.execution.custom_status,
     )
@@ -244,6 +245,8 @@ def _open_children(history: Sequence[Event]) -> dict[int, ChildStarted]:
             found[event.id] = event
         elif isinstance(event, ChildEnded):
             found.pop(event.id, None)
+        elif isinstance(event, RunForked):
+            found.clear()  # they are the other run's
     return found
 
 

@@ -30,7 +30,7 @@ from ..errors import (
     SerializationError,
     UnknownWorkflowError,
 )
-from ..serialization import Failure, digest
+from ..serialization import Failure
 from ..store import Message, MessageKind, NewRun, Run, Status
 from .records import message_fits
 from .surroundings import Surroundings
@@ -76,7 +76,7 @@ def _commands(execution: Execution, run: Run, around: Surroundings, now: datetim
                 children.add(command.run_id)
                 yield _start_child(command, run, around, now)
             case SendMessage() as command:
-                yield _send(command, run, now)
+                yield _send(command, run, execution.journal.times_void(command.id), now)
             case ExecuteActivity() as command if not pending.withdrawn and pending.retry_at is None:
                 if command.activity.at_most_once and not pending.begun:
                     yield Ready(ActivityStarted(at=now, **command.about()))
@@ -157,24 +157,23 @@ def refused(ready: Ready, run_id: str, around: Surroundings) -> Ready:
     return replace(ready, event=ended, new_runs=(), calls=())
 
 
-def cancellation(run: Run, command: StartChild, now: datetime) -> tuple[str, Message]:
+def cancellation(run: Run, child: str, now: datetime) -> tuple[str, Message]:
     """The message that asks a child to end because nobody waits for it any more."""
     reason = f"its parent {run.run_id} no longer waits for it"
-    return command.run_id, Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body={"reason": reason})
+    return child, Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body={"reason": reason})
 
 
 # --- messages and calls ------------------------------------------------------------------------------
 
 
-def _send(command: SendMessage, run: Run, now: datetime) -> Ready:
+def _send(command: SendMessage, run: Run, again: int, now: datetime) -> Ready:
     if command.name is None:
         reason = f"asked for by its parent {run.run_id}"
         message = Message(id="cancel", kind=MessageKind.CANCEL, received_at=now, body={"reason": reason})
     else:
-        # Of one moment they are read in the order of their ids. The same place may say something else after a retry.
-        said = digest(f"{command.name}\0{command.digest}")
+        # Of one moment they are read in the order of their ids. After a retry the same place says something anew.
         message = Message(
-            id=f"signal/{run.run_id}/{run.generation:06}/{command.id:08}/{said}",
+            id=f"signal/{run.run_id}/{run.generation:06}/{again:04}/{command.id:08}",
             kind=MessageKind.SIGNAL,
             received_at=now,
             body={"name": command.name, "payload": command.payload},

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from ..engine.commands import ActivityAttempt, ExecuteActivity, RequestApproval, StartChild, StartTimer
 from ..engine.history import (
@@ -115,8 +116,14 @@ def received(message: Message, *, now: datetime, generation: int, journal: Journ
 
 def _child_ended(message: Message, now: datetime, generation: int, journal: Journal | None) -> Event | None:
     of_generation, command_id, run_id = _place(message)
-    pending = None if journal is None or of_generation != generation else journal.open.get(command_id)
-    if pending is None or not isinstance(pending.command, StartChild) or pending.command.run_id != run_id:
+    if journal is None or of_generation != generation:
+        return None
+    pending, orphan = journal.open.get(command_id), journal.orphans.get(command_id)
+    if orphan is not None and orphan.run_id == run_id:
+        about: dict[str, Any] = {"id": orphan.id, "name": orphan.name, "digest": orphan.digest, "run_id": run_id}
+    elif pending is not None and isinstance(pending.command, StartChild) and pending.command.run_id == run_id:
+        about = pending.command.about()
+    else:
         return None
     body, error = message.body, message.body.get("error")
     return ChildEnded(
@@ -125,7 +132,7 @@ def _child_ended(message: Message, now: datetime, generation: int, journal: Jour
         message_id=message.id,
         result=body.get("result"),
         error=None if error is None else Failure.from_dict(error),
-        **pending.command.about(),
+        **about,
     )
 
 

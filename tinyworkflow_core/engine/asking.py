@@ -161,18 +161,24 @@ class Asking:
         except SerializationError as error:
             raise SerializationError(f"input of child workflow {name!r}: {error}") from None
         command_id = self.journal.next_id()
-        # Where the run_id is given, a failed child's is taken, but one that could not be started has none.
-        lost = self.journal.children_lost.get(command_id, 0)
-        again = self.journal.times_void(command_id) if run_id is None else lost
         return StartChild(
             id=command_id,
             name=name,
             input=text,
             digest=self.codec.fingerprint(text),
-            run_id=child_run_id(self._run_id, self._generation, command_id, again, run_id),
+            run_id=self._child_run_id(command_id, run_id),
             on_parent_close=cast("ParentClosePolicy", policy),
             waits_for_start=waits_for_start,
         )
+
+    def _child_run_id(self, command_id: int, wanted: str | None) -> str:
+        def made(again: int) -> str:
+            return child_run_id(self._run_id, self._generation, command_id, again, wanted)
+
+        if wanted is not None:  # one that could not be started has none: its id is as free, or as taken, as before
+            return made(self.journal.children_lost.get(command_id, 0))
+        void, recorded = self.journal.times_void(command_id), self.journal.recorded_child(command_id)
+        return next((one for one in map(made, range(void)) if one == recorded), made(void))
 
     async def child(self, command: StartChild) -> Any:
         """The result of a child run."""

@@ -8,7 +8,6 @@ world is a command for the journal; waiting is waiting for the event that ends i
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
 from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -226,9 +225,15 @@ class WorkflowContext:
         """
         self._journal.refuse_when_looking()
         self._http_calls += 1  # now: by the time that the step begins others may have been asked for
-        options.setdefault("idempotency_key", f"{self.run_id}/{self.generation}/http-{self._http_calls}")
-        call = functools.partial(outbound.call, self.execute_activity, self.sleep, method, url, **options)
-        return self._step(self._within(timeout, call))
+        return self._step(self._within(timeout, self._call_http, self._http_calls, method, url, options))
+
+    async def _call_http(self, number: int, method: str, url: str, options: CallOptions) -> HttpResponse:
+        if "idempotency_key" not in options:
+            # A retry may give this place to another request, or make one anew that was undone: another key.
+            redone = self._journal.times_redone(self._journal.position + 1)
+            again = f"/again-{redone}" if redone else ""
+            options["idempotency_key"] = f"{self.run_id}/{self.generation}/http-{number}{again}"
+        return await outbound.call(self.execute_activity, self.sleep, method, url, **options)
 
     # --- other runs ---------------------------------------------------------------------------
 

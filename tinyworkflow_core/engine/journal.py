@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ..errors import NonDeterminismError, QueryError, Suspended
 from .commands import (
@@ -108,6 +108,9 @@ class Journal:
         """Ids of activities, side effects and children that the workflow wants ended, for whoever runs them to take
         out."""
         self.withdrawn_approvals: list[RequestApproval] = []
+        self.orphans: dict[int, ChildStarted] = {}
+        """Children that were started although an event of the same commit, before it, had made the workflow withdraw
+        them: they are to be told."""
         self.mismatch: NonDeterminismError | None = None
         self.closed = False
         self.met = 1
@@ -137,6 +140,7 @@ class Journal:
             elif isinstance(event, PatchMarked):
                 self.patches.add(event.patch)
         self._last_recorded = max(self._signatures, default=0)
+        self._forks_ahead = sum(isinstance(event, RunForked) for event in history)
 
     @property
     def position(self) -> int:
@@ -160,6 +164,11 @@ class Journal:
     def times_redone(self, command_id: int) -> int:
         """How often this command became another step than before."""
         return times_redone(self._retries, command_id)
+
+    def recorded_child(self, command_id: int) -> str | None:
+        """The run_id that the history records for a child of this run; None for one of the run it was forked off."""
+        kind, *rest = self._signatures.get(command_id, ("",))
+        return rest[-1] if kind == "child" and command_id not in self._copied else None
 
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
@@ -246,6 +255,8 @@ class Journal:
                 pending.heartbeat = event.details
             elif isinstance(event, ChildStarted):
                 pending.started = True
+                if not self._forks_ahead:
+                    pending.command = replace(pending.command, run_id=event.run_id)
                 if pending.on_start is not None:
                     pending.on_start()
         elif isinstance(event, ActivityFailed) and event.retry_at is not None:
@@ -259,22 +270,44 @@ class Journal:
                 self.last_done = command_id
             pending.settle(event)
 
-    def restart_children(self, number: int) -> None:
-        """Somebody has opened the run again, for the `number`-th time. When it ended, its children were told to end
-        too: those that it still waits for are to be started anew."""
-        for pending in self.open.values():
-            command = pending.command
-            if not isinstance(command, StartChild) or not pending.started or pending.withdrawn:
+    def restart_children(self, retried: RunRetried, number: int) -> None:
+        """The run goes on, for the `number`-th time. The children whose end is void are to be started anew; and where
+        somebody has opened it again, those that it still waits for: when it ended, they were told to end too."""
+        self.orphans.clear()
+        for command, pending in self._children_started():
+            if command.id not in retried.forgotten and (retried.automatic or command.on_parent_close == "abandon"):
                 continue
-            if command.on_parent_close != "abandon":
-                pending.command = replace(command, run_id=restarted(command.run_id, number))
-                pending.recorded = pending.started = False
+            self._begin_anew(pending, restarted(command.run_id, number))
+
+    def leave_children(self) -> None:
+        """The run was forked off here: the children of the other run are none of its own."""
+        self._forks_ahead -= 1
+        self.orphans.clear()
+        for command, pending in self._children_started():
+            self._begin_anew(pending, command.run_id)
+
+    def _children_started(self) -> list[tuple[StartChild, Pending]]:
+        open_ones = self.outward.values()
+        return [(one.command, one) for one in open_ones if isinstance(one.command, StartChild) and one.started]
+
+    def _begin_anew(self, pending: Pending, run_id: str) -> None:
+        command = cast("StartChild", pending.command)
+        if pending.withdrawn:  # it has ended, or was told to, and nobody will say so again
+            self._end(command.id)
+            pending.settle(None)
+        else:
+            pending.command = replace(command, run_id=run_id)
+            pending.recorded = pending.started = False
 
     def _apply_late(self, command_id: int, event: Event) -> None:
         if command_id not in self._ended:
             self._differ(command_id, describe(recorded_signature(event) or ("command",)), "nothing at that point", "")
         elif isinstance(event, ApprovalWithdrawn):
             self.withdrawn_approvals = [one for one in self.withdrawn_approvals if one.id != command_id]
+        elif isinstance(event, ChildStarted) and event.on_parent_close != "abandon":
+            self.orphans[command_id] = event
+        elif isinstance(event, ChildEnded):
+            self.orphans.pop(command_id, None)
         # Anything else ended by a withdrawal that an earlier event of the same commit brought about.
 
     def note_unfinished(self) -> None:
@@ -318,7 +351,8 @@ def _ends_by_itself(pending: Pending) -> bool:
     """Whether a withdrawn command stays open until an event says that it has ended."""
     command = pending.command
     if isinstance(command, StartChild):
-        return pending.recorded and command.on_parent_close != "abandon"  # else nobody is to be told
+        # Not `recorded`: in a replay the whole history is known already, and the code has to go on as it once did.
+        return pending.started and command.on_parent_close != "abandon"  # else nobody is to be told
     return isinstance(command, ExecuteActivity | RunSideEffect)
 
 

@@ -12,7 +12,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..clock import seconds, timestamp
@@ -108,8 +108,8 @@ class Execution:
         self._is_time_up = False
         self._timed_out: Since | None = None
         self._latest = started.at
-        self.journal = Journal(effective(history), children_lost=children_lost(history))
-        history = effective(history)
+        whole, history = history, effective(history)
+        self.journal = Journal(history, children_lost=children_lost(whole))
         self._failing = Failing(self.journal)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
             self.journal, now=timestamp(started.at), on_error=self._log_unhandled
@@ -126,15 +126,19 @@ class Execution:
         self._context._custom_status = started.custom_status
         self._context.retry_count = len(self._retries)
         self._handlers = self._context._handlers
+        self._retries_met: list[RunRetried] = []
+        """Those that stand in the history before the place where the code is."""
+        self._is_retried_in: float | None = None
+        """Decided once, when the code ends: seconds until its own policy tries it again."""
         self._spun: BaseException | None = None
         self._border = Border()
         try:
-            self._replay(history)
+            self._replay(history, whole)
         except BaseException:
             self.close()
             raise
 
-    def _replay(self, history: Sequence[Event]) -> None:
+    def _replay(self, history: Sequence[Event], whole: Sequence[Event]) -> None:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
         # since.
         moving = [i for i, event in enumerate(history) if not isinstance(event, _NOTED)]
@@ -147,7 +151,12 @@ class Execution:
         with self._loop.running():
             self._root = self._loop.create_task(self._main(), name="workflow")
             self._drain()
-            for i, event in enumerate(history[1:], start=1):
+            i = 0
+            for event in whole[1:]:
+                if i + 1 == len(history) or event is not history[i + 1]:
+                    self._pass_over(event)
+                    continue
+                i += 1
                 if i == moving[-1]:
                     self._context._patches.is_replaying = False
                     self._context.logger.silent = i != len(history) - 1
@@ -175,7 +184,8 @@ class Execution:
         except BaseException as raised:
             error = self._handlers.failure or raised
             ending = self._failing.ends()
-            if self._retry_after(error) is None:
+            self._is_retried_in = self._retry_after(error)
+            if self._is_retried_in is None:
                 ending.undone = await compensate(context._asking, context.logger)
             if error is not raised:
                 raise error from None
@@ -241,6 +251,8 @@ class Execution:
             self._failing.note(event)
         if self._root.done() or self.journal.mismatch is not None:
             self._border.note_late(event)
+            if isinstance(event, UpdateCompleted):
+                self._handlers.note_answered(event.message_id)
             return
         if isinstance(event, _NOTED):
             self._note(event)
@@ -250,6 +262,7 @@ class Execution:
         match event:
             case RunForked():
                 self._put_off(event.at - latest)
+                self.journal.leave_children()
             case RunCompleted():
                 self.journal.note_unfinished()
             case RunFailed() | RunCancelled() | RunTerminated():
@@ -258,6 +271,13 @@ class Execution:
                 self._meet(event)
         if not (isinstance(event, ActivityFailed) and event.retry_at is not None):
             self._drain()
+
+    def _pass_over(self, event: Event) -> None:
+        """An event that is void: the code hears nothing of it, but what it made of time and length stays so. What was
+        asked for afterwards, and counts, was asked for with these."""
+        self._context.history_length += 1
+        if not isinstance(event, _NOTED):
+            self._loop.now = max(self._loop.now, timestamp(event.at))
 
     def _meet(self, event: Event) -> None:
         """Let the code see the event as soon as it runs."""
@@ -280,9 +300,9 @@ class Execution:
                     self._timed_out = self.journal.here
                     self._root.cancel("the run's time is up")
             case RunRetried():
+                self._retries_met.append(event)
                 self._put_off(event.due - event.failed_at)
-                if not event.automatic:
-                    self.journal.restart_children(self._retries.index(event) + 1)
+                self.journal.restart_children(event, len(self._retries_met))
             case _:
                 if isinstance(event, ApprovalDecided):
                     self.seen[event.message_id] = None
@@ -362,18 +382,18 @@ class Execution:
             error,
             self._codec.failure(error),
             timed_out=self._timed_out,
-            retry_after=self._retry_after(error),
+            retry_after=self._is_retried_in,
         )
 
     def _retry_after(self, error: BaseException) -> float | None:
         """How long the workflow's policy waits before it tries again; None when it does not. A function of the history
         alone."""
         policy = self._definition.retry_policy
-        if policy is None or self._cancel is not None or self._timed_out is not None or self._spun is not None:
+        if policy is None or self._cancel is not None or self._is_time_up or self._spun is not None:
             return None
         if self._failing.is_final(error):
             return None
-        delay = next_delay(policy, error, self._retries, chance_of=self._context.run_id)
+        delay = next_delay(policy, error, self._retries_met, chance_of=self._context.run_id)
         if delay is None:
             return None
         goes_on, limits = self._loop.now + delay, [self.deadline]
@@ -384,12 +404,14 @@ class Execution:
     @property
     def deadline(self) -> float | None:
         """When the run's time is up, in seconds since the epoch; None: never, or it is up already."""
-        if self._is_time_up:
-            return None
-        latest = self._started.deadline
-        for retry in self._retries:
-            latest = retry.deadline or latest
+        latest = None if self._is_time_up else self.latest_deadline
         return None if latest is None else timestamp(latest)
+
+    @property
+    def latest_deadline(self) -> datetime | None:
+        """When the run's time is, or was, up: a retry by hand gives it its time anew."""
+        given = (retry.deadline for retry in reversed(self._retries) if retry.deadline is not None)
+        return next(given, self._started.deadline)
 
     def _continued(self, request: ContinueAsNew) -> ContinuedAsNew:
         if self._failing.ending is not None:  # raised by what came after the end

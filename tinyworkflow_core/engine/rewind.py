@@ -50,6 +50,8 @@ def _is_void(event: Event, retried: RunRetried) -> bool:
     command_id: int | None = getattr(event, "id", None)
     if isinstance(event, ActivityStarted) and command_id in retried.forgotten and command_id not in retried.undone:
         return False  # it runs at most once, and a retry does not make that void
+    if isinstance(event, ChildStarted) and not _is_after(retried, event.id):
+        return False  # the workflow may have gone on beside it, long before it failed
     return command_id is not None and _names(retried, command_id)
 
 
