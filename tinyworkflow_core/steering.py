@@ -137,11 +137,11 @@ async def fork(
 
 def _copied(prefix: Sequence[Event]) -> list[Event]:
     """What of it holds for another run as well: no ends, no holders, nothing that only the old one waits for."""
-    events = effective(prefix)[1:]
+    events = effective(prefix)
     done = {event.id for event in events if isinstance(event, ActivityEvent) and not isinstance(event, _UNDER_WAY)}
     answered = {event.message_id for event in events if isinstance(event, UpdateCompleted)}
     kept: list[Event] = []
-    for event in events:
+    for event in prefix[1:]:  # with what is void: the retries that made it so are copied, too
         match event:
             case LeaseTaken() | RunSuspended() | RunResumed() | UpdateRejected():
                 continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.engine.activities import charge, echo, inc, undo
+from tests.engine.activities import DeclinedError, book, charge, echo, inc, once, remote, undo
 from tinyworkflow_core.engine.context import WorkflowContext
+from tinyworkflow_core.errors import ChildFailedError, RunExistsError, RunNotFoundError, StepInterruptedError
 
 
 async def sequential(ctx: WorkflowContext, order: dict[str, Any]) -> list[Any]:
@@ -129,6 +130,134 @@ async def first_of_many(ctx: WorkflowContext) -> list[Any]:
     return [got, [await one for one in asyncio.as_completed(steps)]]
 
 
+async def saga_retried(ctx: WorkflowContext) -> list[Any]:
+    """What was booked is undone when the charge is declined; retried, it is booked anew."""
+    hotel = await ctx.execute_activity(book, "hotel")
+    flight = await ctx.execute_activity(echo, "flight")
+    ctx.add_compensation(undo, "the flight")
+    return [hotel, flight, await ctx.execute_activity(charge, 5), ctx.retry_count]
+
+
+async def parent(ctx: WorkflowContext) -> list[Any]:
+    """Children of every kind: waited for, refused, failed, signalled, cancelled, abandoned; and a stranger's run."""
+    told = await ctx.start_child("other", "told", on_parent_close="terminate")
+    left = await ctx.start_child("other", "left", on_parent_close="abandon")
+    got: list[Any] = [left.run_id, await ctx.execute_child("other", {"n": 1}, run_id="given")]
+    await told.signal("go", 1)
+    for name in ("refused", "broken"):
+        try:
+            await ctx.execute_child("other", name)
+        except (RunExistsError, DeclinedError) as error:
+            got.append(f"{type(error).__name__}: {error}")
+    await told.cancel()
+    try:
+        await told.result()
+    except ChildFailedError as error:
+        got.append(str(error))
+    try:
+        await ctx.signal_run("nobody", "go")
+    except RunNotFoundError as error:
+        got.append(str(error))
+    try:
+        async with asyncio.timeout(10):
+            await ctx.execute_child("other", "slow")
+    except TimeoutError:
+        got.append("slow")
+    return got
+
+
+async def generations(ctx: WorkflowContext, number: int) -> list[Any]:
+    """Takes one signal in each generation, and leaves the others to the next."""
+    ctx.set_status({"generation": number})
+    got = await ctx.wait_for_signal("go")
+    drawn = [str(ctx.uuid4()), ctx.random().random()]
+    if number < 2:
+        ctx.continue_as_new(number + 1)
+    return [number, got, ctx.generation, drawn]
+
+
+async def patched(ctx: WorkflowContext) -> list[Any]:
+    """Begun when the change was deployed: it takes the new branch."""
+    first = await ctx.execute_activity(inc, 1)
+    second = await ctx.execute_activity(charge, 5) if ctx.patched("change") else await ctx.execute_activity(echo, "old")
+    await ctx.sleep(60)
+    return [first, second, ctx.patched("change")]
+
+
+async def before_the_patch(ctx: WorkflowContext) -> list[Any]:
+    """What `unpatched` was when its history was made."""
+    first = await ctx.execute_activity(inc, 1)
+    second = await ctx.execute_activity(echo, "old")
+    await ctx.sleep(60)
+    return [first, second, False]
+
+
+async def unpatched(ctx: WorkflowContext) -> list[Any]:
+    """Was past the change when that was deployed: it keeps the old branch."""
+    return await patched(ctx)
+
+
+async def updates_and_queries(ctx: WorkflowContext) -> list[Any]:
+    """Updates that are accepted, fail, and are rejected, with an activity of their own; queries; a status."""
+    total = 0
+
+    async def add(amount: int) -> int:
+        nonlocal total
+        more = await ctx.execute_activity(inc, amount)
+        total += more
+        ctx.set_status({"total": total})
+        return total
+
+    def check(amount: int) -> None:
+        if amount < 0:
+            raise DeclinedError("negative")
+
+    def fail(payload: Any) -> None:
+        raise KeyError(payload)
+
+    ctx.on_query("total", lambda: total)
+    ctx.on_update("add", add, check)
+    ctx.on_update("fail", fail)
+    await ctx.wait_until(lambda: total >= 10)
+    return [total, ctx.history_length]
+
+
+async def at_most_once_interrupted(ctx: WorkflowContext) -> list[Any]:
+    """One such step is done, one is cut off half-way, of which nobody knows whether it took effect."""
+    first = await ctx.execute_activity(once, "first")
+    try:
+        await ctx.execute_activity(once, "second")
+    except StepInterruptedError as error:
+        return [first, str(error)]
+    return [first]
+
+
+async def queue_activities(ctx: WorkflowContext) -> Any:
+    """Attempts that are calls of their own: one is lost and made again, one reports how far it is; then many."""
+    both = await ctx.execute_parallel((remote, ("a",)), (remote, ("b",)))
+    batch = await ctx.map(remote, range(4), max_concurrency=2, tolerated_failures=1)
+    return [both, batch.reason, batch.results, [str(one) for one in batch.errors]]
+
+
+async def times_out(ctx: WorkflowContext) -> None:
+    """Its time is up while it waits; what it did is undone, and one that undoes fails."""
+    await ctx.execute_activity(book, "room")
+    await ctx.execute_activity(book, "car")
+    try:
+        await ctx.sleep("3h")
+    finally:
+        await ctx.execute_activity(echo, "cleaned up")
+
+
+async def forked(ctx: WorkflowContext, amount: int) -> list[Any]:
+    """Forked off in the middle of a wait, with a child that was the other run's and another input."""
+    drawn = [str(ctx.uuid4()), ctx.random().random()]
+    handle = await ctx.start_child("other", amount)
+    first = await ctx.execute_activity(charge, amount)
+    await ctx.sleep(100)
+    return [amount, drawn, first, await handle.result(), ctx.now().isoformat(), ctx.random().random()]
+
+
 GOLDEN: dict[str, Any] = {
     code.__name__: code
     for code in (
@@ -140,5 +269,15 @@ GOLDEN: dict[str, Any] = {
         chances,
         cancelled_with_cleanup,
         first_of_many,
+        saga_retried,
+        parent,
+        generations,
+        patched,
+        unpatched,
+        updates_and_queries,
+        at_most_once_interrupted,
+        queue_activities,
+        times_out,
+        forked,
     )
 }

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tinyworkflow_core.engine.commands import (
     Command,
@@ -120,15 +120,20 @@ def _pending_picture(pending: Pending) -> dict[str, Any]:
     return told
 
 
+def retry_plan(outcome: Outcome) -> list[Any] | None:
+    """What a retry of a run that has failed would do again."""
+    if not isinstance(outcome, Failed):
+        return None
+    return [[*outcome.failed], [*outcome.undone], outcome.position, outcome.retry_after]
+
+
 def stand(execution: Execution) -> dict[str, Any]:
     """All that a replay has to share with the live run: what an owner can learn, and what the code can."""
     journal, context = execution.journal, execution._context
     outcome = execution.outcome
     return {
         "outcome": picture(outcome),
-        "retry": [outcome.failed, outcome.undone, outcome.position, outcome.retry_after]
-        if isinstance(outcome, Failed)
-        else None,
+        "retry": retry_plan(outcome),
         "open": [
             [one.command.id, one.begun, one.deadline, one.heartbeat, one.due, one.delay, one.withdrawn]
             for one in journal.open.values()
@@ -185,7 +190,7 @@ class LiveRun:
         self._messages = 0
         self.check_replay()
 
-    def __enter__(self) -> LiveRun:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -245,12 +250,12 @@ class LiveRun:
 
     # --- answering ----------------------------------------------------------------------------
 
-    def later(self, seconds: float) -> LiveRun:
+    def later(self, seconds: float) -> Self:
         """Time passes; nothing happens."""
         self.now += timedelta(seconds=seconds)
         return self
 
-    def happen(self, *events: Event) -> LiveRun:
+    def happen(self, *events: Event) -> Self:
         """The events are stored in one commit, after the marks of patches, and shown to the execution."""
         marks = [PatchMarked(at=self.now, patch=one) for one in self.execution.take_patches()]
         self.history.extend([*marks, *events])
@@ -259,7 +264,7 @@ class LiveRun:
         self.check_replay()
         return self
 
-    def complete(self, command: ExecuteActivity, result: Any = None) -> LiveRun:
+    def complete(self, command: ExecuteActivity, result: Any = None) -> Self:
         return self.happen(self.completed(command, result))
 
     def completed(self, command: ExecuteActivity, result: Any = None) -> Event:
@@ -268,7 +273,7 @@ class LiveRun:
             at=self.now, **command.about(), attempt=attempt, started_at=self.now, result=codec.encode(result)
         )
 
-    def fail(self, command: ExecuteActivity, error: BaseException, *, retry_in: float | None = None) -> LiveRun:
+    def fail(self, command: ExecuteActivity, error: BaseException, *, retry_in: float | None = None) -> Self:
         """One attempt failed: for good, or to be tried again."""
         return self.happen(self.failed(command, error, retry_in=retry_in))
 
@@ -282,12 +287,12 @@ class LiveRun:
             retry_at=None if retry_in is None else self.now + timedelta(seconds=retry_in),
         )
 
-    def end_withdrawn(self, *commands: ExecuteActivity) -> LiveRun:
+    def end_withdrawn(self, *commands: ExecuteActivity) -> Self:
         """What was running of these withdrawn activities (all, unless named) has ended."""
         ended = commands or tuple(self.withdrawn)
         return self.happen(*(ActivityCancelled(at=self.now, **one.about()) for one in ended))
 
-    def fire(self, timer: StartTimer) -> LiveRun:
+    def fire(self, timer: StartTimer) -> Self:
         """The timer is due; the time is at least that now."""
         return self.happen(self.fired(timer))
 
@@ -295,13 +300,14 @@ class LiveRun:
         self.now = max(self.now, timer.due)
         return TimerFired(at=self.now, id=timer.id, due=timer.due)
 
-    def signal(self, name: str, payload: Any = None) -> LiveRun:
+    def signal(self, name: str, payload: Any = None) -> Self:
         return self.happen(self.signalled(name, payload))
 
     def signalled(self, name: str, payload: Any = None) -> Event:
-        return SignalReceived(at=self.now, message_id=self._message_id(), name=name, payload=codec.encode(payload))
+        message_id = f"signal/{self._message_id()}"
+        return SignalReceived(at=self.now, message_id=message_id, name=name, payload=codec.encode(payload))
 
-    def cancel(self, reason: str | None = None) -> LiveRun:
+    def cancel(self, reason: str | None = None) -> Self:
         return self.happen(self.cancel_requested(reason))
 
     def cancel_requested(self, reason: str | None = None) -> Event:
@@ -309,7 +315,7 @@ class LiveRun:
 
     def decide(
         self, key: str, approved: bool = True, *, by: str | None = None, comment: str | None = None, data: Any = None
-    ) -> LiveRun:
+    ) -> Self:
         """Somebody decides the open approval of that key."""
         (command,) = (one for one in self.approvals if one.key == key)
         return self.happen(
@@ -325,7 +331,7 @@ class LiveRun:
             )
         )
 
-    def record_side_effect(self, command: RunSideEffect) -> LiveRun:
+    def record_side_effect(self, command: RunSideEffect) -> Self:
         """The function is called and what it gave or raised is stored."""
         try:
             event = SideEffectRecorded(at=self.now, id=command.id, result=codec.encode(command.fn()))
@@ -333,7 +339,7 @@ class LiveRun:
             event = SideEffectRecorded(at=self.now, id=command.id, error=codec.failure(error.with_traceback(None)))
         return self.happen(event)
 
-    def let_go(self) -> LiveRun:
+    def let_go(self) -> Self:
         """The owner writes down what the run waits for, as it does before it lets go of it."""
         journal = self.execution.journal
         withdrawn, journal.withdrawn_approvals = journal.withdrawn_approvals, []

@@ -59,11 +59,11 @@ class OwnedRun(LiveRun):
         always_replay: bool = True,
     ) -> None:
         deadline = None if timeout is None else START + timedelta(seconds=timeout)
-        self.beginning = replace(started(input_data), fingerprint=defined(code).fingerprint, deadline=deadline)
+        beginning = replace(started(input_data), fingerprint=defined(code).fingerprint, deadline=deadline)
+        self.beginning: RunStarted = history[0] if history and isinstance(history[0], RunStarted) else beginning
         self.has_ended = False
         self.earlier: list[list[Event]] = []
         """The histories of earlier generations."""
-        self._children: set[str] = set()
         super().__init__(
             code, input_data, facts=facts, always_replay=always_replay, history=history or [self.beginning]
         )
@@ -80,8 +80,8 @@ class OwnedRun(LiveRun):
         return [one for one in self.commands if isinstance(one, SendMessage)]
 
     def child_started(self, child: StartChild) -> Event:
-        assert child.run_id not in self._children, f"{child.run_id} was started before"
-        self._children.add(child.run_id)
+        before = {event.run_id for event in self.history if isinstance(event, ChildStarted)}
+        assert child.run_id not in before, f"{child.run_id} was started before"
         return ChildStarted(at=self.now, on_parent_close=child.on_parent_close, **child.about())
 
     def child_refused(self, child: StartChild, error: Exception) -> Event:
@@ -185,7 +185,7 @@ class OwnedRun(LiveRun):
                 return self._close(*last_words, event)
             case Failed(retry_after=float() as after) as failed:
                 self.history += [*last_words, self._retried_by_policy(failed, after)]
-                return self.later(after).taken_up()  # type: ignore[attr-defined]  # later() gives self
+                return self.later(after).taken_up()
             case ContinuedAsNew() as continued:
                 return self._continue(continued)
             case other:
@@ -207,10 +207,11 @@ class OwnedRun(LiveRun):
         self.has_ended = False
         return self.taken_up()
 
-    def forked(self, at_event: int, run_id: str) -> OwnedRun:
+    def forked(self, at_event: int, run_id: str, input_data: Any = None) -> OwnedRun:
         """A new run that has lived through the first `at_event` events of this one."""
         opening = replace(
             self.beginning,
+            input=self.beginning.input if input_data is None else codec.encode(input_data),
             seed=self.beginning.seed or f"{self.facts.run_id}/{self.facts.generation}",
             seen=(),
             deadline=None,
@@ -250,7 +251,6 @@ class OwnedRun(LiveRun):
             seen=continued.seen,
             custom_status=self.execution.custom_status,
         )
-        assert isinstance(self.beginning, RunStarted)
         self.history = [self.beginning, *continued.carried]
         self.facts = replace(self.facts, generation=self.facts.generation + 1)
         return self.taken_up()

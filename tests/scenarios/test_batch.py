@@ -155,9 +155,11 @@ async def test_a_run_that_is_cancelled_in_the_middle_of_a_batch_cleans_up_after_
         run_id = await env.start(interrupted)
         working = asyncio.create_task(env.run())
         await eventually(lambda: _is_in_the_middle(working))
+        at_work = [process.app for process in env._processes]
         await env.cancel(run_id)
-        for process in env._processes:  # as a store that notifies would
-            await process.app.advance(run_id)
+        for app in at_work:  # as a store that notifies would; one that died meanwhile finds that out
+            for attention in app._advancer._held.values():
+                attention.call_for_messages()
         await working
         await env.run()
         assert (await env.status(run_id)).status == "cancelled"

@@ -177,6 +177,8 @@ class Asking:
 
         if wanted is not None:  # one that could not be started has none: its id is as free, or as taken, as before
             return made(self.journal.children_lost.get(command_id, 0))
+        if self.journal.is_copied(command_id):
+            return made(0)
         void, recorded = self.journal.times_void(command_id), self.journal.recorded_child(command_id)
         return next((one for one in map(made, range(void)) if one == recorded), made(void))
 

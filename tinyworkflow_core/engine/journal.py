@@ -157,6 +157,10 @@ class Journal:
         """Whether the history records commands that have not been asked for yet."""
         return self._last_recorded > self._last_id
 
+    def is_copied(self, command_id: int) -> bool:
+        """Whether the run that this one was forked off had recorded the command."""
+        return command_id in self._copied
+
     def times_void(self, command_id: int) -> int:
         """How often what was recorded of this command was made void by a retry."""
         return times_void(self._retries, command_id)
@@ -166,9 +170,9 @@ class Journal:
         return times_redone(self._retries, command_id)
 
     def recorded_child(self, command_id: int) -> str | None:
-        """The run_id that the history records for a child of this run; None for one of the run it was forked off."""
+        """The run_id that the history records for the first child of that place."""
         kind, *rest = self._signatures.get(command_id, ("",))
-        return rest[-1] if kind == "child" and command_id not in self._copied else None
+        return rest[-1] if kind == "child" else None
 
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
@@ -245,20 +249,7 @@ class Journal:
             pending.deadline = None
         elif isinstance(event, _OPENING):
             pending.recorded = True
-            if isinstance(event, ActivityScheduled):
-                pending.deadline = event.deadline
-                if event.deadline is not None:  # a call of its own, which begins about now
-                    pending.retry_at, pending.first_started_at = None, pending.first_started_at or event.at
-            elif isinstance(event, ActivityStarted):
-                pending.begun = True
-            elif isinstance(event, ActivityHeartbeat):
-                pending.heartbeat = event.details
-            elif isinstance(event, ChildStarted):
-                pending.started = True
-                if not self._forks_ahead:
-                    pending.command = replace(pending.command, run_id=event.run_id)
-                if pending.on_start is not None:
-                    pending.on_start()
+            self._note_under_way(pending, event)
         elif isinstance(event, ActivityFailed) and event.retry_at is not None:
             pending.recorded = True
             pending.attempt, pending.retry_at, pending.deadline = event.attempt, event.retry_at, None
@@ -270,25 +261,41 @@ class Journal:
                 self.last_done = command_id
             pending.settle(event)
 
+    def _note_under_way(self, pending: Pending, event: Event) -> None:
+        if isinstance(event, ActivityScheduled):
+            pending.deadline = event.deadline
+            if event.deadline is not None:  # a call of its own, which begins about now
+                pending.retry_at, pending.first_started_at = None, pending.first_started_at or event.at
+        elif isinstance(event, ActivityStarted):
+            pending.begun = True
+        elif isinstance(event, ActivityHeartbeat):
+            pending.heartbeat = event.details
+        elif isinstance(event, ChildStarted):
+            pending.started = True
+            if not self._forks_ahead and isinstance(pending.command, StartChild):
+                pending.command = replace(pending.command, run_id=event.run_id)
+            if pending.on_start is not None:
+                pending.on_start()
+
     def restart_children(self, retried: RunRetried, number: int) -> None:
         """The run goes on, for the `number`-th time. The children whose end is void are to be started anew; and where
         somebody has opened it again, those that it still waits for: when it ended, they were told to end too."""
         self.orphans.clear()
-        for command, pending in self._children_started():
-            if command.id not in retried.forgotten and (retried.automatic or command.on_parent_close == "abandon"):
-                continue
-            self._begin_anew(pending, restarted(command.run_id, number))
+        for command, pending in self._children():
+            told = pending.started and not retried.automatic and command.on_parent_close != "abandon"
+            if told or (command.id in retried.forgotten and (pending.started or self.is_copied(command.id))):
+                self._begin_anew(pending, restarted(command.run_id, number))
 
     def leave_children(self) -> None:
         """The run was forked off here: the children of the other run are none of its own."""
         self._forks_ahead -= 1
         self.orphans.clear()
-        for command, pending in self._children_started():
-            self._begin_anew(pending, command.run_id)
+        for command, pending in self._children():
+            if pending.started:
+                self._begin_anew(pending, command.run_id)
 
-    def _children_started(self) -> list[tuple[StartChild, Pending]]:
-        open_ones = self.outward.values()
-        return [(one.command, one) for one in open_ones if isinstance(one.command, StartChild) and one.started]
+    def _children(self) -> list[tuple[StartChild, Pending]]:
+        return [(one.command, one) for one in self.outward.values() if isinstance(one.command, StartChild)]
 
     def _begin_anew(self, pending: Pending, run_id: str) -> None:
         command = cast("StartChild", pending.command)

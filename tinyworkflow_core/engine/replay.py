@@ -126,8 +126,6 @@ class Execution:
         self._context._custom_status = started.custom_status
         self._context.retry_count = len(self._retries)
         self._handlers = self._context._handlers
-        self._retries_met: list[RunRetried] = []
-        """Those that stand in the history before the place where the code is."""
         self._is_retried_in: float | None = None
         """Decided once, when the code ends: seconds until its own policy tries it again."""
         self._spun: BaseException | None = None
@@ -184,7 +182,8 @@ class Execution:
         except BaseException as raised:
             error = self._handlers.failure or raised
             ending = self._failing.ends()
-            self._is_retried_in = self._retry_after(error)
+            # What is recorded after the end is how it was compensated: so it was decided then, whatever holds now.
+            self._is_retried_in = None if self.journal.is_behind else self._retry_after(error)
             if self._is_retried_in is None:
                 ending.undone = await compensate(context._asking, context.logger)
             if error is not raised:
@@ -300,9 +299,8 @@ class Execution:
                     self._timed_out = self.journal.here
                     self._root.cancel("the run's time is up")
             case RunRetried():
-                self._retries_met.append(event)
                 self._put_off(event.due - event.failed_at)
-                self.journal.restart_children(event, len(self._retries_met))
+                self.journal.restart_children(event, self._retries.index(event) + 1)
             case _:
                 if isinstance(event, ApprovalDecided):
                     self.seen[event.message_id] = None
@@ -393,7 +391,7 @@ class Execution:
             return None
         if self._failing.is_final(error):
             return None
-        delay = next_delay(policy, error, self._retries_met, chance_of=self._context.run_id)
+        delay = next_delay(policy, error, self._retries, chance_of=self._context.run_id)
         if delay is None:
             return None
         goes_on, limits = self._loop.now + delay, [self.deadline]

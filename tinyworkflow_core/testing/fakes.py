@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..outbound import send as call_http
 from ..registry import ActivityDefinition, Registry
 
 Fake = Callable[..., Any]
@@ -39,7 +40,7 @@ def _checked(name: Any) -> str:
     if not isinstance(name, str):
         hint = f"; put @activity on {name.__name__!r}" if hasattr(name, "__name__") else ""
         raise ConfigurationError(f"activities: a fake stands for an activity or for its name, not for {name!r}{hint}")
-    names = [one.name for one in Registry().activities()]
+    names = [*(one.name for one in Registry().activities()), call_http.name]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         known = f"did you mean {' or '.join(map(repr, near))}?" if near else f"declared: {', '.join(names) or 'none'}"
