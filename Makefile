@@ -42,7 +42,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tinyworkflow_core.errors import ActivityError, ApplicationError, LeaseLost, RetryAfter, RunNotFoundError
+from tinyworkflow_core.errors import ActivityError, ApplicationError, LeaseLost, RetryAfter
 from tinyworkflow_core.serialization import MAX_PAYLOAD_BYTES, Codec, Failure
 
 codec = Codec()
@@ -96,7 +96,6 @@ class Unstorable:
         (FussyError(code=7), "FussyError", "code 7"),
         (PlainError(Unstorable), "PlainError", str(Unstorable)),
         (MuteError("?"), "MuteError", "<MuteError whose message cannot be shown>"),
-        (RunNotFoundError("no such run", run_id="r"), "RunNotFoundError", "no such run"),
         (LeaseLost("gone"), "LeaseLost", "gone"),
         (KeyboardInterrupt(), "KeyboardInterrupt", ""),
     ],

@@ -304,8 +304,7 @@ class LiveRun:
         return self.happen(self.signalled(name, payload))
 
     def signalled(self, name: str, payload: Any = None) -> Event:
-        message_id = f"signal/{self._message_id()}"
-        return SignalReceived(at=self.now, message_id=message_id, name=name, payload=codec.encode(payload))
+        return SignalReceived(at=self.now, message_id=self._message_id(), name=name, payload=codec.encode(payload))
 
     def cancel(self, reason: str | None = None) -> Self:
         return self.happen(self.cancel_requested(reason))

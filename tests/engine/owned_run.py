@@ -35,6 +35,7 @@ from tinyworkflow_core.engine.history import (
     RunSuspended,
     RunTerminated,
     RunTimedOut,
+    SignalReceived,
     UpdateAccepted,
     UpdateCompleted,
     UpdateRejected,
@@ -120,7 +121,11 @@ class OwnedRun(LiveRun):
         attempt = self.open(command.id).attempt + 1
         return ActivityHeartbeat(at=self.now, id=command.id, attempt=attempt, details=codec.encode(details))
 
-    # --- updates ------------------------------------------------------------------------------
+    # --- signals and updates ------------------------------------------------------------------------------
+
+    def signalled(self, name: str, payload: Any = None) -> Event:
+        message_id = f"signal/{self._message_id()}"  # by this a next generation knows what it has to remember
+        return SignalReceived(at=self.now, message_id=message_id, name=name, payload=codec.encode(payload))
 
     def updated(self, name: str, payload: Any) -> Event:
         """Somebody sends an update: accepted, or rejected by its validator."""
@@ -201,7 +206,14 @@ class OwnedRun(LiveRun):
         """Somebody opens the ended run again, a while later."""
         assert self.has_ended
         self.later(1000)
-        run = Run(run_id=self.facts.run_id, workflow_id="order-1", name="under_test", version=1, input="null", created_at=START)
+        run = Run(
+            run_id=self.facts.run_id,
+            workflow_id="order-1",
+            name="under_test",
+            version=1,
+            input="null",
+            created_at=START,
+        )
         state = RunState(run=run, history=self.history, sequence=len(self.history), inbox=())
         self.history.append(_retried(state, self.now))
         self.has_ended = False

@@ -66,7 +66,7 @@ _CODES: dict[int, WorkflowDefinition[Any]] = {}
 def code_of(retries: int) -> WorkflowDefinition[Any]:
     """The interpreter as a workflow that is retried so often by its own policy."""
     if retries not in _CODES:
-        policy = RetryPolicy(max_retries=retries, never_on=KeyError) if retries else None
+        policy = RetryPolicy(max_retries=retries, never_on=(KeyError,)) if retries else None
         _CODES[retries] = workflow(name="under_test", lint="off", retry_policy=policy)(interpreter)
     return _CODES[retries]
 
@@ -171,9 +171,9 @@ async def _start_child(ctx: WorkflowContext, number: int, policy: Any, *doings: 
     got: list[Any] = [handle.run_id]
     for doing in doings:
         if doing == "signal":
-            got.append(await handle.signal("go", number))
+            await handle.signal("go", number)
         elif doing == "cancel":
-            got.append(await handle.cancel())
+            await handle.cancel()
         else:
             got.append(await handle.result())
     return got

@@ -61,6 +61,25 @@ def _may_be_retried(run: OwnedRun, choice: int) -> None:
 
 def _happen(run: OwnedRun, chance: int, kind: int) -> None:
     """One thing, or several in one commit."""
+    if kind < 10:
+        _from_outside(run, chance, kind)
+    elif kind < 16:
+        run.signal(SIGNALS[chance % 2], chance)
+    elif kind < 20:
+        run.happen(run.updated("follow", UPDATES[chance % len(UPDATES)]))
+    elif kind == 20:
+        run.happen(run.updated("say", chance))
+    elif kind < 24:
+        look(run)
+    elif kind < 27 and run.execution.answers:
+        run.happen(*run.answered())
+    elif run.pending:
+        run.happen(*_several(run, chance, 1 + kind % 3 % 2 * (chance % 3)))
+    else:
+        run.signal(SIGNALS[chance % 2], chance)
+
+
+def _from_outside(run: OwnedRun, chance: int, kind: int) -> None:
     match kind:
         case 0 if run.execution.heeds_cancel:
             run.cancel("by chance")
@@ -72,22 +91,8 @@ def _happen(run: OwnedRun, chance: int, kind: int) -> None:
             run.terminate()
         case 5:
             run.taken_over()
-        case 6 | 7 | 8 | 9:
-            run.let_go()
-        case 10 | 11 | 12 | 13 | 14 | 15:
-            run.signal(SIGNALS[chance % 2], chance)
-        case 16 | 17 | 18 | 19:
-            run.happen(run.updated("follow", UPDATES[chance % len(UPDATES)]))
-        case 20:
-            run.happen(run.updated("say", chance))
-        case 21 | 22 | 23:
-            look(run)
-        case 24 | 25 | 26 if run.execution.answers:
-            run.happen(*run.answered())
-        case _ if run.pending:
-            run.happen(*_several(run, chance, 1 + kind % 3 % 2 * (chance % 3)))
         case _:
-            run.signal(SIGNALS[chance % 2], chance)
+            run.let_go()
 
 
 def look(run: OwnedRun) -> None:

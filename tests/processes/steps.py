@@ -78,7 +78,7 @@ def copy_rows_in_a_thread(rows: int) -> int:
 
 
 @workflow
-async def copy(ctx: WorkflowContext, kind: str) -> int:
+async def copy_in_a_process(ctx: WorkflowContext, kind: str) -> int:
     return await ctx.execute_activity(copy_rows if kind == "async" else copy_rows_in_a_thread, 60)
 
 
@@ -90,7 +90,7 @@ async def launch() -> str:
 
 
 @workflow
-async def launches(ctx: WorkflowContext) -> str:
+async def launch_in_a_process(ctx: WorkflowContext) -> str:
     try:
         return await ctx.execute_activity(launch)
     except StepInterruptedError:

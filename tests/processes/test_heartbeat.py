@@ -28,7 +28,7 @@ async def test_the_last_persisted_heartbeat_survives_a_kill_and_the_next_attempt
     monkeypatch.setenv("TINYWORKFLOW_LEASE", "1.5s")  # heartbeats are written at a third of it
     worker = workers.start()
     async with TinyWorkflowClient(workers.url) as client:
-        run_id = await client.start_workflow(steps.copy, kind)
+        run_id = await client.start_workflow(steps.copy_in_a_process, kind)
 
         async def heartbeats() -> list[Any]:
             events = await client.get_workflow_events(run_id)
@@ -46,7 +46,7 @@ async def test_the_last_persisted_heartbeat_survives_a_kill_and_the_next_attempt
 async def test_a_step_that_runs_at_most_once_is_not_begun_again_after_a_kill(workers: Workers) -> None:
     worker = workers.start()
     async with TinyWorkflowClient(workers.url) as client:
-        run_id = await client.start_workflow(steps.launches)
+        run_id = await client.start_workflow(steps.launch_in_a_process)
         await eventually(lambda: _began(workers))
         workers.kill(worker)
         for _ in range(2):

@@ -79,7 +79,10 @@ class Failing:
     def ends(self) -> Ending:
         """The workflow function ends now, if it has not before."""
         if self.ending is None:
-            self.ending = Ending(self._journal.here, tuple(self._wound_up))
+            here = self._journal.here
+            # One whose end has led to more is not done anew: what it led to stands in the history.
+            wound_up = tuple(step for step in self._wound_up if self._bad[step].position == here.position)
+            self.ending = Ending(here, wound_up)
         return self.ending
 
     def outcome(
