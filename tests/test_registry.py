@@ -237,7 +237,7 @@ BAD_SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "words"), BAD_SETTINGS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("settings", "words"), BAD_SETTINGS, ids=lambda value: str(value).partition(" at 0x")[0][:60])
 def test_settings_that_make_no_sense_are_refused_by_name_with_the_way_out(settings: Any, words: str) -> None:
     for declare in (activity(**settings), lambda fn: activity(fn).options(**settings)):
         with pytest.raises(DefinitionError, match=f"^activity 'no_activity': {words}"):

@@ -81,6 +81,7 @@ class OwnedRun(LiveRun):
         return [one for one in self.commands if isinstance(one, SendMessage)]
 
     def child_started(self, child: StartChild) -> Event:
+        assert not self.open(child.id).recorded
         before = {event.run_id for event in self.history if isinstance(event, ChildStarted)}
         assert child.run_id not in before, f"{child.run_id} was started before"
         return ChildStarted(at=self.now, on_parent_close=child.on_parent_close, **child.about())

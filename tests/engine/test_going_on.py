@@ -92,6 +92,22 @@ def test_a_fork_starts_a_child_of_its_own_where_the_other_run_has_begun_one(own:
         assert fork.result == ["beside", "yes", "run-2.0.1.retry-1"]
 
 
+def test_what_a_fork_has_sent_to_a_child_of_its_own_stays_sent_when_it_is_retried(own: Own) -> None:
+    async def tells(ctx: WorkflowContext) -> None:
+        handle = await ctx.start_child("other", 1)
+        await ctx.wait_for_signal("go")
+        await handle.signal("go")
+        await handle.result()
+
+    run = own(tells)
+    run.happen(run.child_started(run.children[0]))
+    with run.forked(len(run.history), "run-2") as fork:
+        fork.signal("go")
+        fork.happen(fork.sent(fork.messages[0]))
+        fork.happen(fork.child_refused(fork.children[0], ValueError("no"))).end().retry()
+        assert [one.run_id for one in fork.children] == ["run-2.0.1.retry-1"]
+
+
 def test_what_the_length_and_the_time_were_before_a_failure_they_are_in_its_retry(own: Own) -> None:
     async def tells(ctx: WorkflowContext) -> None:
         async def fails() -> None:

@@ -73,6 +73,7 @@ def _happen(run: OwnedRun, chance: int, kind: int) -> None:
         look(run)
     elif kind < 27 and run.execution.answers:
         run.happen(*run.answered())
+        assert not run.execution.answers
     elif run.pending:
         run.happen(*_several(run, chance, 1 + kind % 3 % 2 * (chance % 3)))
     else:
