@@ -14,17 +14,19 @@ READY := $(VENV)/.ready
 CHECKED := tinyworkflow_core functions tests
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types contracts check pythons demo serve format clean
+.PHONY: help test lint types contracts infra check pythons demo serve bench format clean
 
 help:
 	@echo 'make test        the whole suite (makes the environment first)'
 	@echo 'make lint        ruff check, ruff format --check'
 	@echo 'make types       mypy --strict'
 	@echo 'make contracts   the floors of the house (import-linter)'
+	@echo 'make infra       what is deployed, and Terraform over infra/ (both are part of make test)'
 	@echo 'make check       all four'
 	@echo 'make pythons     the engine on every Python that is found; PYTHONS="python3.11 /path/to/python3.12"'
 	@echo 'make demo        run the examples; STORE=sqlite or firestore'
 	@echo 'make serve       the HTTP functions on 127.0.0.1:$(PORT); PORT=8080'
+	@echo 'make bench       how soon a start is answered over HTTP'
 	@echo 'make format      ruff format, and the mends that ruff is sure of'
 	@echo 'make clean       remove the environment and all caches'
 
@@ -54,6 +56,9 @@ types: $(READY)
 contracts: $(READY)
 	$(BIN)/lint-imports
 
+infra: $(READY)
+	$(BIN)/python -m pytest -q tests/infra tests/functions/test_deployable.py
+
 check: test lint types contracts
 
 pythons:
@@ -64,6 +69,9 @@ demo: $(READY)
 
 serve: $(READY)
 	$(BIN)/functions-framework --target app --source functions/main.py --host 127.0.0.1 --port $(PORT)
+
+bench: $(READY)
+	$(BIN)/python -m tests.benchmarks.start_latency
 
 format: $(READY)
 	$(BIN)/ruff check --fix

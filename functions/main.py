@@ -17,7 +17,10 @@ from tinyworkflow_core import App, create_app
 from tinyworkflow_core.http.emulation import is_local, wake_after_fork
 
 _core = App.from_env()
-_parts = {part: create_app(_core, parts=[part]) for part in ("api", "approvals", "hooks", "worker", "tick")}
+_parts = {
+    part: create_app(_core, parts=[part], emulate=is_local())
+    for part in ("api", "approvals", "hooks", "worker", "tick")
+}
 _all = create_app(_core, emulate=is_local())
 
 if os.environ.get("FUNCTION_TARGET") == "app":

@@ -13,10 +13,11 @@ from tinyworkflow_core.definitions import WorkflowDefinition
 from tinyworkflow_core.dispatchers.local import NoDispatcher
 from tinyworkflow_core.registry import Registry
 from tinyworkflow_core.schedule_store import Schedule
-from tinyworkflow_core.schedules import TICK_LIMIT, Schedules, TickReport, tick
+from tinyworkflow_core.schedules import Schedules
 from tinyworkflow_core.serialization import Codec
 from tinyworkflow_core.store import RunQuery, Status, Store
 from tinyworkflow_core.testing import VirtualClock
+from tinyworkflow_core.ticking import TICK_LIMIT, TickReport, tick
 
 START = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 """A Monday morning."""
@@ -43,14 +44,15 @@ class World:
         self.client = WorkflowClient(store, NoDispatcher(), Registry(workflows), codec=codec or Codec(), clock=clock)
         self.schedules = Schedules(self.client)
 
-    async def tick(self, *, limit: int = TICK_LIMIT) -> TickReport:
+    async def tick(self, *, limit: int = TICK_LIMIT, deadline: datetime | None = None) -> TickReport:
         return await tick(
             self.store,
             self.client.dispatcher,
             clock=self.clock,
             is_gone=lambda owner: False,
             limit=limit,
-            schedules=self.schedules,
+            client=self.client,
+            deadline=deadline,
         )
 
     async def tick_after(self, **duration: float) -> list[str]:
@@ -65,7 +67,7 @@ class World:
         """All runs that exist, by their ids."""
         return sorted(run.run_id for run in (await self.store.list(RunQuery())).items)
 
-    async def end(self, run_id: str) -> None:
-        """The run completes."""
+    async def end(self, run_id: str, status: Status = Status.COMPLETED) -> None:
+        """The run ends."""
         lease = await take(self.store, run_id, now=self.clock.now())
-        await let_go(self.store, lease, Status.COMPLETED, closed_at=self.clock.now())
+        await let_go(self.store, lease, status, closed_at=self.clock.now())

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
 from tests.stores.records import T0, let_go, make, take
 from tinyworkflow_core import App, WorkflowContext, workflow
-from tinyworkflow_core.approvals import Decision, pending
+from tinyworkflow_core.approvals import Decision, pending, standing
 from tinyworkflow_core.dispatcher import Task
-from tinyworkflow_core.engine.history import ApprovalDecided
+from tinyworkflow_core.engine.history import ApprovalDecided, ApprovalVoted
 from tinyworkflow_core.errors import (
     ApprovalClosedError,
     ApprovalConflictError,
+    ApprovalForbiddenError,
     ApprovalNotFoundError,
+    InvalidInputError,
     RunNotFoundError,
     SerializationError,
 )
@@ -29,11 +32,46 @@ YES, NO = Decision(approved=True, by="ada"), Decision(approved=False, by="bob")
 HOUR = timedelta(hours=1)
 
 
+class Refund(BaseModel):
+    amount: int = Field(ge=1)
+    reason: Literal["late", "broken"] = "late"
+
+
+class Note(BaseModel):
+    text: str = ""
+
+
 @workflow
 async def asks(ctx: WorkflowContext) -> str:
-    answer = await ctx.wait_for_approval("boss", timeout="1h", title="Go?", approvers=["ada"])
+    answer = await ctx.wait_for_approval("boss", timeout="1h", title="Go?")
     await ctx.wait_for_signal("end")
     return f"{answer.approved} by {answer.by}: {answer.comment}, {answer.data}"
+
+
+@workflow
+async def asks_ada(ctx: WorkflowContext) -> str:
+    answer = await ctx.wait_for_approval(
+        "boss", approvers=["ada", "Eve"], escalate_after="1h", escalate_to=["zoe"], form=Refund
+    )
+    return f"{answer.approved} by {answer.by} via {answer.way}: {answer.data}"
+
+
+@workflow
+async def asks_three(ctx: WorkflowContext) -> list[Any]:
+    answer = await ctx.wait_for_approval("boss", approvers=["ada", "bob", "eve"], quorum=2, form=Note)
+    return [answer.approved, *(f"{one.by}: {one.approved}, {one.comment}, {one.data}" for one in answer.votes)]
+
+
+@workflow
+async def asks_most_of_three(ctx: WorkflowContext) -> list[Any]:
+    answer = await ctx.wait_for_approval("boss", approvers=["ada", "bob", "eve"], quorum=2, veto=False)
+    return [answer.approved, *(f"{one.by}: {one.approved}" for one in answer.votes)]
+
+
+@workflow
+async def asks_any_two(ctx: WorkflowContext) -> list[str | None]:
+    answer = await ctx.wait_for_approval("boss", timeout="1h", quorum=2)
+    return [one.by for one in answer.votes]
 
 
 @workflow
@@ -70,7 +108,10 @@ async def asks_nothing(ctx: WorkflowContext) -> None:
     await ctx.wait_for_signal("end")
 
 
-WORKFLOWS = (asks, asks_and_ends, asks_two, asks_until_yes, asks_with_patience, asks_nothing)
+WORKFLOWS = (
+    asks, asks_ada, asks_three, asks_most_of_three, asks_any_two, asks_and_ends, asks_two, asks_until_yes,
+    asks_with_patience, asks_nothing,
+)  # fmt: skip
 Hook = Callable[[], Awaitable[object]]
 
 
@@ -323,6 +364,23 @@ async def test_a_late_decision_is_about_the_question_that_was_seen_and_not_about
     assert await world.result(run_id) == 2
 
 
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_vote_taken_up_between_the_look_and_the_delivery_is_the_persons_only_one(
+    world: World, late: bool
+) -> None:
+    run_id = await world.begin(asks_three)
+    world.store.before = lambda: world.decide_and_advance(run_id, vote("ada"))
+    if late:
+        assert await world.decide(run_id, vote("ada")) == "boss"
+    else:
+        with pytest.raises(ApprovalConflictError, match="'ada' has voted to approve"):
+            await world.decide(run_id, vote("ada", False))
+    await world.app.advance(run_id)
+    assert [one.by for one in (await world.store.get(run_id)).open_approvals[0].votes] == ["ada"]
+    await world.decide_and_advance(run_id, vote("bob"))
+    assert (await world.result(run_id))[0] is True
+
+
 async def test_a_decision_that_is_taken_up_at_once_succeeds_whatever_the_run_asks_next(world: World) -> None:
     run_id = await world.begin(asks_until_yes)
     world.store.after = lambda: world.app.advance(run_id)
@@ -403,8 +461,173 @@ async def test_a_question_is_found_behind_any_number_of_other_peoples(world: Wor
 
 
 async def test_a_question_is_shown_until_it_is_decided(world: World) -> None:
-    run_id = await world.begin()
+    run_id = await world.begin(asks_ada)
     assert await shown(world.store, "ada") == [f"{run_id}/boss"]
     assert await shown(world.store, "bob") == []
-    await world.decide_and_advance(run_id, YES)
+    await world.decide_and_advance(run_id, Decision(approved=False, by="ada"))
     assert await shown(world.store) == []
+
+
+# --- who may decide, and what they fill in -----------------------------------------------------------------
+
+
+async def test_only_an_approver_decides_and_nothing_is_stored_of_what_others_say(world: World) -> None:
+    run_id = await world.begin(asks_ada)
+    for other in ("bob", "ad", "ada2"):
+        with pytest.raises(ApprovalForbiddenError, match=f"'{other}' may not decide approval 'boss'"):
+            await world.decide(run_id, Decision(approved=False, by=other))
+    for nobody in (None, "", "  "):
+        with pytest.raises(InvalidInputError, match="has to be told who decides") as raised:
+            await world.decide(run_id, Decision(approved=False, by=nobody))
+        assert raised.value.errors[0]["loc"] == ["by"]
+    assert await world.store.inbox(run_id) == []
+    assert not world.asked
+    await world.decide_and_advance(run_id, Decision(approved=False, by="EVE", way="api"))
+    assert await world.result(run_id) == "False by EVE via api: None"
+
+
+async def test_data_that_does_not_fit_the_form_is_refused_with_every_reason_and_nothing_is_stored(
+    world: World,
+) -> None:
+    run_id = await world.begin(asks_ada)
+    wrong: list[tuple[Any, list[list[Any]]]] = [
+        (None, [["data", "amount"]]),
+        ({"amount": 0, "reason": "why not"}, [["data", "amount"], ["data", "reason"]]),
+        ({"amount": "5"}, [["data", "amount"]]),
+        ([1], [["data"]]),
+    ]
+    for data, places in wrong:
+        with pytest.raises(InvalidInputError) as raised:
+            await world.decide(run_id, Decision(approved=True, by="ada", data=data))
+        assert [one["loc"] for one in raised.value.errors] == places
+        assert "why not" not in str(raised.value.errors)
+    with pytest.raises(InvalidInputError):
+        await world.decide(run_id, Decision(approved=False, by="ada", data={"amount": -1}))
+    assert await world.store.inbox(run_id) == []
+    await world.decide_and_advance(run_id, Decision(approved=True, by="ada", data=Refund(amount=5)))
+    assert (await world.result(run_id)).startswith("True by ada via None: ")
+
+
+async def test_those_whom_it_is_escalated_to_may_decide_from_then_on_and_not_before(world: World) -> None:
+    run_id = await world.begin(asks_ada)
+    no = Decision(approved=False, by="zoe")
+    world.clock.move_to(START + HOUR - timedelta(microseconds=1))
+    with pytest.raises(ApprovalForbiddenError):
+        await world.decide(run_id, no)
+    assert await pending(world.store, approver="zoe", now=world.clock.now()) == []
+    world.clock.move_to(START + HOUR)
+    assert [one.run_id for one in await pending(world.store, approver="zoe", now=world.clock.now())] == [run_id]
+    await world.decide_and_advance(run_id, no)
+    assert await world.result(run_id) == "False by zoe via None: None"
+
+
+# --- votes -----------------------------------------------------------------------------------------------------
+
+
+def vote(by: str, approved: bool = True, **said: Any) -> Decision:
+    return Decision(approved=approved, by=by, **said)
+
+
+async def test_two_of_three_decide_and_the_workflow_learns_what_everybody_said(world: World) -> None:
+    run_id = await world.begin(asks_three)
+    await world.decide_and_advance(run_id, vote("ada", comment="fine", data={"text": "a"}, way="link"))
+    asked = (await world.store.get(run_id)).open_approvals[0]
+    assert [(one.by, one.approved, one.comment, one.way) for one in asked.votes] == [("ada", True, "fine", "link")]
+    await world.decide_and_advance(run_id, vote("eve"))
+    assert await world.result(run_id) == [True, "ada: True, fine, {'text': 'a'}", "eve: True, None, None"]
+    assert (await world.store.get(run_id)).open_approvals == ()
+    events = [one for one in (await world.store.load(run_id)).history if isinstance(one, ApprovalVoted)]
+    assert [(one.by, one.comment, one.way) for one in events] == [("ada", "fine", "link"), ("eve", None, None)]
+
+
+async def test_two_voters_at_the_same_moment_both_count(world: World) -> None:
+    run_id = await world.begin(asks_three)
+    await asyncio.gather(world.decide(run_id, vote("ada")), world.decide(run_id, vote("bob")))
+    await world.app.advance(run_id)
+    assert (await world.result(run_id))[0] is True
+
+
+async def test_a_person_has_one_vote_however_often_and_however_written(world: World) -> None:
+    run_id = await world.begin(asks_three)
+    for advance_between in (False, True, True):
+        for name in ("ada", "Ada", " ada "):
+            assert await world.decide(run_id, vote(name)) == "boss"
+            with pytest.raises(ApprovalConflictError):
+                await world.decide(run_id, vote(name, False))
+        if advance_between:
+            await world.app.advance(run_id)
+    assert len((await world.store.get(run_id)).open_approvals[0].votes) == 1
+    await world.decide_and_advance(run_id, vote("bob"))
+    for later in (vote("ada"), vote("bob"), vote("eve")):
+        assert await world.decide(run_id, later) == "boss"
+    with pytest.raises(ApprovalConflictError, match="'ada' has voted to approve"):
+        await world.decide(run_id, vote("ada", False))
+    with pytest.raises(ApprovalConflictError, match="is already approved"):
+        await world.decide(run_id, vote("eve", False))
+
+
+async def test_one_rejection_rejects_unless_there_is_no_veto(world: World) -> None:
+    run_id = await world.begin(asks_three)
+    await world.decide_and_advance(run_id, vote("ada"))
+    await world.decide_and_advance(run_id, vote("bob", False, comment="no"))
+    assert await world.result(run_id) == [False, "ada: True, None, None", "bob: False, no, None"]
+
+    run_id = await world.begin(asks_most_of_three)
+    await world.decide_and_advance(run_id, vote("bob", False))
+    await world.decide_and_advance(run_id, vote("ada"))
+    assert (await world.store.get(run_id)).status is Status.PAUSED
+    await world.decide_and_advance(run_id, vote("eve"))
+    assert await world.result(run_id) == [True, "bob: False", "ada: True", "eve: True"]
+
+    run_id = await world.begin(asks_most_of_three)
+    await world.decide_and_advance(run_id, vote("bob", False))
+    await world.decide_and_advance(run_id, vote("eve", False))
+    assert await world.result(run_id) == [False, "bob: False", "eve: False"]
+
+
+async def test_without_approvers_any_two_people_are_a_quorum_but_they_must_say_who_they_are(world: World) -> None:
+    run_id = await world.begin(asks_any_two)
+    with pytest.raises(InvalidInputError, match="who decides"):
+        await world.decide(run_id, Decision(approved=True))
+    await world.decide_and_advance(run_id, vote("x"))
+    await world.decide_and_advance(run_id, vote("y"))
+    assert await world.result(run_id) == ["x", "y"]
+
+
+async def test_votes_that_were_cast_in_time_count_and_later_ones_are_refused(world: World) -> None:
+    run_id = await world.begin(asks_any_two)
+    await world.decide(run_id, vote("x"))
+    world.clock.move_to(START + HOUR)
+    with pytest.raises(ApprovalClosedError, match="has expired"):
+        await world.decide(run_id, vote("y"))
+    assert await world.decide(run_id, vote("x")) == "boss"
+
+
+async def test_how_a_question_stands_is_told_while_it_is_open_and_afterwards(world: World) -> None:
+    run_id = await world.begin(asks_three)
+    now = world.clock.now()
+    found = await standing(world.store, run_id, "boss", now=now)
+    assert found is not None
+    assert (found.is_open, found.approved) == (True, None)
+    this = (found.run.generation, found.approval.id)
+    await world.decide_and_advance(run_id, vote("ada"))
+    await world.decide_and_advance(run_id, vote("bob", False))
+    found = await standing(world.store, run_id, "boss", now=now, question=this)
+    assert found is not None
+    assert (found.is_open, found.approved) == (False, False)
+    assert [one.by for one in found.approval.votes] == ["ada", "bob"]
+    assert await standing(world.store, run_id, "boss", now=now, question=(this[0] + 1, this[1])) is None
+    assert await standing(world.store, run_id, "law", now=now) is None
+    assert await standing(world.store, "nobody", "boss", now=now) is None
+
+
+async def test_a_decision_for_one_question_never_decides_its_successor_under_the_same_key(world: World) -> None:
+    run_id = await world.begin(asks_until_yes)
+    first = (await world.store.get(run_id)).open_approvals[0].id
+    await world.decide_and_advance(run_id, NO, "draft")
+    with pytest.raises(ApprovalConflictError, match="is already rejected"):
+        await world.app.decide(run_id, "draft", YES, question=(0, first))
+    with pytest.raises(ApprovalClosedError, match="no longer open"):
+        await world.app.decide(run_id, "draft", YES, question=(7, first))
+    assert await world.decisions(run_id) == [False]
+    assert await world.store.inbox(run_id) == []

@@ -98,9 +98,9 @@ async def talks(ctx: WorkflowContext) -> list:
 '''
 NAMES = ["cli-ask", "cli-ask-two", "cli-break", "cli-listen", "cli-odd", "cli-pack", "cli-talk", "cli-text"]
 COMMANDS = [
-    *("activities", "approvals", "approve", "cancel", "check", "cleanup", "events", "export", "fork", "lint", "list"),
-    *("query", "reject", "result", "resume", "retry", "schedule", "signal", "start", "status", "suspend", "terminate"),
-    *("update", "worker", "workflows"),
+    *("activities", "approvals", "approve", "cancel", "check", "cleanup", "events", "export", "fork", "keys", "lint"),
+    *("list", "query", "reject", "result", "resume", "retry", "schedule", "signal", "start", "status", "suspend"),
+    *("terminate", "update", "worker", "workflows"),
 ]
 
 
@@ -435,14 +435,15 @@ def test_a_worker_that_is_told_to_stop_lets_go_and_ends_well(
 def test_every_command_explains_itself_and_all_but_the_worker_speak_json() -> None:
     group: Any = typer.main.get_command(cli)
     assert sorted(group.commands) == COMMANDS
-    below = {f"schedule {name}": command for name, command in group.commands["schedule"].commands.items()}
+    groups = ("keys", "schedule")
+    below = {f"{of} {name}": one for of in groups for name, one in group.commands[of].commands.items()}
     for name, command in (group.commands | below).items():
         done = CliRunner().invoke(cli, [*name.split(), "--help"])
         assert done.exit_code == 0
         assert command.help is not None
         words = re.sub(r"\W+", " ", done.stdout)
         assert re.sub(r"\W+", " ", command.help.split("\n")[0]).strip() in words
-        assert name in ("worker", "schedule") or " json " in words
+        assert name in ("worker", *groups) or " json " in words
         assert all(getattr(one, "help", None) for one in command.params), f"{name} has an option without help"
 
 

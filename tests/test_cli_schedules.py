@@ -107,8 +107,32 @@ def test_a_window_is_shown_first_and_filled_when_told_to(desk: Desk) -> None:
     assert desk.say("schedule", "backfill", "daily", *window).splitlines() == expected
     assert desk.data("list") == []
     done = desk.data("schedule", "backfill", "daily", "2025-01-01", "2025-01-03", "--go")
-    assert done == {"id": "daily", "times": ["2025-01-01T09:00:00+00:00", "2025-01-02T09:00:00+00:00"], "started": True}
+    times = ["2025-01-01T09:00:00+00:00", "2025-01-02T09:00:00+00:00"]
+    assert done == {"id": "daily", "times": times, "started": True, "backfill_id": done["backfill_id"]}
     assert len(desk.data("list")) == 2
+
+
+def test_a_schedule_is_changed_in_what_is_given_and_can_fire_once(desk: Desk) -> None:
+    options = ["--catch-up-window", "2h", "--pause-after-failures", "3", "--overlap", "queue"]
+    desk.say("schedule", "add", "cli-report", "--at", "2100-01-01T09:00", "--id", "once", *options)
+    made = desk.only()
+    assert (made["timing"], made["catch_up_window"]) == ({"kind": "once", "at": "2100-01-01T09:00:00+00:00"}, 7200)
+    assert desk.data("schedule", "change", "once", "--jitter", "5s", "--input", '"x"') == {"id": "once"}
+    assert desk.only() == made | {"jitter": 5, "input": "x", "due_at": desk.only()["due_at"]}
+    desk.say("schedule", "change", "once", "0 9 * * *", "--timezone", "Europe/Zurich")
+    assert desk.only()["timing"] == {"kind": "cron", "expression": "0 9 * * *", "timezone": "Europe/Zurich"}
+
+
+def test_a_backfill_is_looked_at_and_called_off(desk: Desk) -> None:
+    desk.say("schedule", "add", "cli-report", "0 9 * * *", "--id", "daily")
+    arguments = ["daily", "2025-01-01", "2025-01-06", "--go", "--max-concurrency", "2"]
+    backfill_id = desk.data("schedule", "backfill", *arguments)["backfill_id"]
+    assert len(desk.data("list")) == 2
+    line = desk.say("schedule", "backfills", "daily")
+    assert line == f"{backfill_id} 2025-01-01 00:00 to 2025-01-06 00:00 running 2/5"
+    desk.say("schedule", "cancel-backfill", "daily", backfill_id)
+    [shown] = desk.data("schedule", "backfills", "daily")
+    assert (shown["state"], shown["started"], shown["total"]) == ("cancelled", 2, 5)
 
 
 def test_more_schedules_than_a_page_are_all_listed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +153,12 @@ def test_what_is_sealed_is_shown_with_the_keys_of_the_environment(desk: Desk, mo
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["add", "cli-report"], "give a cron line, or --every"),
-        (["add", "cli-report", "@daily", "--every", "5m"], "give a cron line, or --every"),
+        (["add", "cli-report"], "give a cron line, or --every, or --at"),
+        (["add", "cli-report", "@daily", "--every", "5m"], "give a cron line, or --every, or --at"),
+        (["add", "cli-report", "--every", "5m", "--timezone", "UTC"], "--timezone belongs to a cron line"),
+        (["change", "nobody", "--overlap", "skip"], "nobody"),
+        (["backfills", "nobody"], "nobody"),
+        (["cancel-backfill", "nobody", "x"], "nobody"),
         (["add", "cli-report", "61 * * * *"], "61"),
         (["add", "cli-report", "@daily", "--timezone", "Mars"], "Mars"),
         (["add", "cli-report", "@daily", "--overlap", "maybe"], "maybe"),

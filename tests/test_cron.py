@@ -198,6 +198,21 @@ def test_a_time_that_exists_twice_fires_the_first_time_and_not_again() -> None:
     assert cron.last_until(between) == utc(2026, 10, 25, 0, 30)
 
 
+@pytest.mark.parametrize("timezone", ["Europe/Berlin", "America/New_York", "Asia/Beirut", "America/Santiago"])
+def test_daily_is_once_a_day_at_its_beginning_across_both_changes_also_where_they_are_at_midnight(
+    timezone: str,
+) -> None:
+    zone = ZoneInfo(timezone)
+    cron, moment, days = CronSchedule("@daily", timezone), utc(2026, 1, 1), []
+    for _ in range(365):
+        moment = cron.next_after(moment)
+        local = moment.astimezone(zone)
+        assert (moment - timedelta(seconds=1)).astimezone(zone).date() < local.date(), "not before, and not again"
+        assert moment - cron.interval_start(moment) in (23 * HOUR, 24 * HOUR, 25 * HOUR)
+        days.append(local.date())
+    assert days == [days[0] + timedelta(days=number) for number in range(365)]
+
+
 # --- any expression --------------------------------------------------------------------------------------
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Pacific/Apia")
@@ -268,7 +283,7 @@ def scan(fits: Test, timezone: str, start: datetime, hours: int) -> list[datetim
     return found
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     expression=expressions(),
     timezone=st.sampled_from(ZONES),
@@ -295,7 +310,7 @@ def test_around_a_change_of_the_clock_it_fires_at_the_minutes_that_a_look_at_eve
         assert cron.next_after(moment) > start.replace(second=0) + hours * HOUR
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(expression=expressions(), year=st.integers(2023, 2030))
 def test_on_any_day_it_fires_at_the_first_minute_that_fits_and_on_no_other_day(
     expression: tuple[str, Test, Test], year: int

@@ -27,9 +27,14 @@ DEMO = [sys.executable, "functions/demo.py"]
 @contextmanager
 def running(store: str, environ: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
     """The demo; whatever becomes of the test, it gets the chance to end its own processes."""
-    process = subprocess.Popen(
-        [*DEMO, store], cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    # A suite that a shell runs in the background ignores Ctrl-C, and so would every process that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            [*DEMO, store], cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     try:
         yield process
     finally:

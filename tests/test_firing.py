@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -16,12 +16,14 @@ from tests.scheduling import START, World, report
 from tests.stores.records import let_go, take
 from tinyworkflow_core import WorkflowContext, workflow
 from tinyworkflow_core.cron import CronSchedule, IntervalSchedule, OneOff
+from tinyworkflow_core.engine.history import RunStarted, event_from_dict, event_to_dict
 from tinyworkflow_core.errors import StoreError, StoreUnavailableError
-from tinyworkflow_core.firing import ON_TIME, due_at, expecting
+from tinyworkflow_core.firing import ON_TIME, due_at, expecting, run_id_of
 from tinyworkflow_core.schedule_store import Schedule
 from tinyworkflow_core.store import Status
 from tinyworkflow_core.stores import open_store
-from tinyworkflow_core.testing import VirtualClock
+from tinyworkflow_core.testing import VirtualClock, WorkflowEnvironment
+from tinyworkflow_core.ticking import SHARE
 
 HOURLY = CronSchedule("0 * * * *")
 HOUR = timedelta(hours=1)
@@ -432,7 +434,7 @@ async def test_a_record_that_can_be_neither_read_nor_written_is_only_reported(
     found = await world.tick()
     assert found.problems == {"bad": "StoreError: the disk refuses"}
     assert "good@20260105T090000Z" in found.started
-    assert "cannot be put off" in caplog.text
+    assert "schedule bad cannot be written" in caplog.text
 
 
 async def test_a_run_that_is_suspended_is_an_open_one(world: World) -> None:
@@ -476,3 +478,223 @@ async def test_all_schedules_together_start_no_more_than_the_limit(
     assert (await world.schedule("b") == untouched) == (of_b == 0)
     assert len((await world.tick()).started) == 8 - of_a - of_b
     assert len(await world.runs()) == 8
+
+
+async def test_a_schedule_with_a_long_backlog_takes_its_share_and_then_lets_others_go_first(world: World) -> None:
+    every_minute = CronSchedule("* * * * *")
+    await world.schedules.create("report", every_minute, id="backlog", catch_up="all", overlap="allow")
+    await world.schedules.create("report", CronSchedule("0 12 * * *"), id="noon")
+    world.clock.move_to(START + 10 * HOUR)
+    found = await world.tick(limit=50)
+    assert (len(found.started), found.more) == (50, True)
+    found = await world.tick(limit=50)
+    assert found.started[0] == "noon@20260105T120000Z", "its time has come before the backlog's turn came again"
+    found = await world.tick(limit=300)
+    assert (len(found.started), found.more) == (SHARE, True)
+
+
+async def test_a_tick_looks_at_no_open_run_but_the_last_one_of_a_schedule_that_is_due(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.schedules.create("report", HOURLY, id="s", pause_after_failures=2)
+    for number in range(20):
+        await world.client.start_workflow("report", run_id=f"open-{number}", start_delay="9d")
+    await world.tick_after(hours=1)
+    looked_at: list[str] = []
+    get = world.store.get
+
+    async def counted(run_id: str) -> Any:
+        looked_at.append(run_id)
+        return await get(run_id)
+
+    async def never(*_: Any) -> Any:
+        raise AssertionError("a tick reads no lists and no histories")
+
+    monkeypatch.setattr(world.store, "get", counted)
+    monkeypatch.setattr(world.store, "list", never)
+    monkeypatch.setattr(world.store, "load", never)
+    assert await world.tick_after(hours=1) == []
+    assert looked_at == ["s@20260105T090000Z"]
+
+
+async def test_a_tick_whose_time_is_up_leaves_the_rest_to_the_next_and_says_so(world: World) -> None:
+    for name in ("a", "b"):
+        await world.schedules.create("report", HOURLY, id=name)
+    world.clock.move_to(START + HOUR)
+    found = await world.tick(deadline=START + HOUR)
+    assert (found.started, found.more) == ((), True)
+    found = await world.tick(deadline=START + 2 * HOUR)
+    assert (len(found.started), found.more) == (2, False)
+
+
+async def test_a_tick_says_what_it_did(world: World) -> None:
+    for overlap in ("skip", "queue", "allow"):
+        await world.schedules.create("report", HOURLY, id=overlap, overlap=overlap)
+    await world.schedules.create("report", HOURLY, id="lost", catch_up="none")
+    await world.tick_after(hours=1)
+    await world.schedules.backfill("allow", START - 2 * HOUR, START, dry_run=False, max_concurrency=1)
+    await world.end("allow@20260105T060000Z")
+    await world.end("lost@20260105T090000Z")
+    world.clock.move_to(START + 2 * HOUR + ON_TIME + timedelta(seconds=1))
+    found = await world.tick()
+    assert found.to_dict() == {
+        "dispatched": list(found.dispatched),
+        "more": False,
+        "started": ["allow@20260105T100000Z"],
+        "backfilled": ["allow@20260105T070000Z"],
+        "skipped": ["lost", "skip"],
+        "waiting": ["queue"],
+        "paused": [],
+        "problems": {},
+    }
+
+
+# --- a window for catching up ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "window", "started"),
+    [
+        ("all", "2h", [11, 12]),
+        ("all", "150m", [11, 12]),
+        ("all", None, [9, 10, 11, 12]),
+        ("all", "1m", []),
+        ("latest", "2h", [12]),
+        ("latest", "10m", []),
+        ("none", "2h", []),
+    ],
+    ids=str,
+)
+async def test_what_is_older_than_the_window_is_not_made_up_for(
+    world: World, catch_up: str, window: str | None, started: list[int]
+) -> None:
+    await world.schedules.create("report", HOURLY, id="s", catch_up=catch_up, catch_up_window=window, overlap="allow")
+    assert await world.tick_after(hours=4, minutes=45) == [f"s@20260105T{hour:02}0000Z" for hour in started]
+    assert (await world.schedule("s")).next_at == START + 5 * HOUR
+    assert await world.tick_after(minutes=16) == ["s@20260105T130000Z"], "one that is in time is never too old"
+
+
+async def test_a_year_beyond_the_window_is_passed_over_at_once(world: World) -> None:
+    options: dict[str, Any] = {"catch_up": "all", "catch_up_window": "5m", "jitter": 30, "overlap": "allow"}
+    await world.schedules.create("report", CronSchedule("* * * * *"), id="s", **options)
+    world.clock.move_to(START + timedelta(days=365, minutes=10, seconds=31))
+    found = await world.tick()
+    assert 5 <= len(found.started) <= 6
+    assert found.started[-1] == "s@20270105T081000Z"
+
+
+# --- pause after failures --------------------------------------------------------------------------------
+
+
+async def _fires(world: World, status: Status | None) -> str | None:
+    """The next hour's run, if there is one, and how it ends."""
+    started = await world.tick_after(hours=1)
+    if started and status is not None:
+        await world.end(started[0], status)
+    return started[0] if started else None
+
+
+async def test_a_schedule_is_paused_when_so_many_of_its_runs_have_failed_in_a_row(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    await world.schedules.create("report", HOURLY, id="s", pause_after_failures=3)
+    bad, good = Status.FAILED, Status.COMPLETED
+    for status in (bad, bad, good, bad, Status.CANCELLED, bad, Status.TERMINATED, bad):
+        assert await _fires(world, status) is not None
+    world.clock.move_to(world.clock.now() + HOUR)
+    found = await world.tick()
+    assert (found.started, found.paused) == ((), ("s",))
+    paused = await world.schedule("s")
+    assert (paused.paused, paused.next_at, paused.wake_at) == (True, None, None)
+    assert paused.note == "paused after 3 failures in a row; the last one is run s@20260105T160000Z"
+    assert "schedule s is paused: 3 of its runs failed in a row" in caplog.text
+    await world.schedules.resume("s")
+    assert await _fires(world, bad) is not None, "and it counts anew"
+    assert await _fires(world, bad) is not None
+    assert (await world.schedule("s")).failures == 1
+
+
+async def test_runs_that_are_open_at_once_are_counted_when_they_have_ended_and_once_each(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s", overlap="allow", pause_after_failures=2)
+    first, second = await _fires(world, None), await _fires(world, None)
+    assert first is not None
+    assert second is not None
+    await world.end(first, Status.FAILED)
+    assert await _fires(world, Status.COMPLETED) is not None
+    assert (await world.schedule("s")).failures == 1
+    assert await _fires(world, None) is not None
+    assert (await world.schedule("s")).failures == 0, "one that has completed in between"
+    triggered = await world.schedules.trigger("s")
+    await world.end(triggered, Status.FAILED)
+    await world.end(second, Status.FAILED)
+    world.clock.move_to(world.clock.now() + HOUR)
+    assert (await world.tick()).paused == ("s",)
+
+
+async def test_without_the_option_no_failure_pauses_a_schedule_and_nothing_is_remembered(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    for _ in range(5):
+        assert await _fires(world, Status.FAILED) is not None
+    assert ((await world.schedule("s")).watched, (await world.schedule("s")).failures) == ((), 0)
+
+
+# --- the data interval -----------------------------------------------------------------------------------
+
+
+@workflow(name="looks")
+async def looks(ctx: WorkflowContext, rounds: int = 1) -> Any:
+    if rounds:
+        await ctx.sleep(1)
+        ctx.continue_as_new(rounds - 1)
+    schedule = ctx.schedule
+    return schedule and [schedule.id, *(str(one) for one in (schedule.interval_start, schedule.interval_end))]
+
+
+@pytest.mark.parametrize(
+    ("timing", "interval"),
+    [
+        (CronSchedule("0 9 * * 1", "Europe/Berlin"), ["2026-03-23 08:00:00+00:00", "2026-03-30 07:00:00+00:00"]),
+        (IntervalSchedule(6 * HOUR, START), ["2026-03-24 08:00:00+00:00", "2026-03-24 14:00:00+00:00"]),
+        (
+            IntervalSchedule(6 * HOUR, START + 90 * 24 * HOUR),
+            ["2026-04-05 02:00:00+00:00", "2026-04-05 08:00:00+00:00"],
+        ),
+        (OneOff(START + 90 * 24 * HOUR), ["2026-04-05 08:00:00+00:00", "2026-04-05 08:00:00+00:00"]),
+    ],
+    ids=["cron", "interval", "first", "once"],
+)
+async def test_a_run_knows_its_schedule_its_time_and_the_interval_before_it(timing: Any, interval: list[str]) -> None:
+    start = START + timedelta(days=78, hours=5)  # in the week before the clocks change in Berlin
+    async with WorkflowEnvironment([looks], start=start) as env:
+        await env.schedule(looks, timing, id="s")
+        await env.advance("14d" if interval[1] > "2026-04" else "7d")
+        runs = sorted(run.run_id for run in await env.client.list_workflow_executions())
+        at = datetime.fromisoformat(interval[1])
+        run_id = next(one for one in runs if one == run_id_of("s", at))
+        assert await env.result(run_id) == ["s", *interval], "also in its second generation"
+        plain = await env.start(looks, 0)
+        assert await env.result(plain) is None, "nobody scheduled it"
+        events = await env.events(run_id, "RunStarted")
+        assert events[0]["schedule_id"] == "s"
+
+
+async def test_a_backfill_gives_a_run_the_interval_of_its_time_and_a_trigger_the_last_that_is_over(
+    world: World,
+) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    await world.schedules.backfill("s", START - 2 * HOUR, START - HOUR, dry_run=False)
+    world.clock.move_to(START + timedelta(minutes=20))
+    triggered = await world.schedules.trigger("s")
+    intervals = []
+    for run_id in ("s@20260105T060000Z", triggered):
+        state = await world.store.load(run_id)
+        assert state is not None
+        started = state.history[0]
+        assert isinstance(started, RunStarted)
+        assert event_from_dict(event_to_dict(started)) == started
+        assert started.schedule_id == "s"
+        intervals.append((started.scheduled_at, started.interval_start, started.interval_end))
+    assert intervals == [
+        (START - 2 * HOUR, START - 3 * HOUR, START - 2 * HOUR),
+        (START + timedelta(minutes=20), START - HOUR, START),
+    ]

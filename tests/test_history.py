@@ -73,6 +73,16 @@ GOLDEN: list[dict[str, Any]] = [
         "kind": "ApprovalDecided", "at": AT, "id": 3, "key": "boss", "message_id": "m", "approved": True, "by": "ada",
         "comment": "yes", "data": "{}",
     },
+    {
+        "kind": "ApprovalRequested", "at": AT, "id": 3, "key": "boss", "approvers": ["ada"], "quorum": 2, "veto": False,
+        "escalate_to": ["bob"], "escalates_at": LATER,
+    },
+    {"kind": "ApprovalVoted", "at": AT, "id": 3, "key": "boss", "message_id": "m", "approved": False, "by": "ada"},
+    {
+        "kind": "ApprovalVoted", "at": AT, "id": 3, "key": "boss", "message_id": "m", "approved": True, "by": "ada",
+        "comment": "yes", "data": "{}", "way": "link",
+    },
+    {"kind": "ApprovalDecided", "at": AT, "id": 3, "key": "boss", "message_id": "m", "approved": True, "way": "api"},
     {"kind": "ApprovalWithdrawn", "at": AT, "id": 3, "key": "boss"},
     {"kind": "SideEffectRecorded", "at": AT, "id": 4, "result": "1"},
     {"kind": "SideEffectRecorded", "at": AT, "id": 4, "error": ERROR},

@@ -369,9 +369,9 @@ async def test_a_message_that_fits_no_history_is_refused_and_not_left_to_poison_
         await one.client.send_signal(run_id, large)
     with pytest.raises(PayloadTooLargeError):
         await one.client.send_signal(run_id, "go", message_id=large)
-    for about in ({"comment": large}, {"by": large}):
+    for decision in (Decision(approved=True, comment=large), Decision(approved=True, by=large)):
         with pytest.raises(PayloadTooLargeError):
-            await one.decide(run_id, "ok", Decision(approved=True, **about))
+            await one.decide(run_id, "ok", decision)
     assert not await store.inbox(run_id)
     await one.decide(run_id, "ok", Decision(approved=True))
     assert await one.advance(run_id) is Progress.CLOSED

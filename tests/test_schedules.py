@@ -6,7 +6,9 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +16,23 @@ import pytest
 from tests.scheduling import START, World
 from tests.scheduling import report as scheduled_report
 from tests.stores.records import T0, TTL, let_go, make, make_waiting, take
-from tinyworkflow_core import App, WorkflowContext, activity, workflow
-from tinyworkflow_core.cron import CronSchedule, OneOff
+from tinyworkflow_core import App, TinyWorkflowClient, WorkflowContext, activity, workflow
+from tinyworkflow_core.backfilling import BackfillPlan
+from tinyworkflow_core.cron import CronSchedule, OneOff, timing_from_dict
 from tinyworkflow_core.dispatcher import Advance, Task
 from tinyworkflow_core.encryption import EncryptionCodec, generate_key
-from tinyworkflow_core.errors import InvalidInputError, ScheduleNotFoundError, UnknownWorkflowError
-from tinyworkflow_core.schedule_store import Schedule
-from tinyworkflow_core.schedules import TICK_LIMIT, tick
+from tinyworkflow_core.errors import (
+    InvalidInputError,
+    ScheduleChangedError,
+    ScheduleNotFoundError,
+    UnknownWorkflowError,
+)
+from tinyworkflow_core.schedule_store import CatchUp, Schedule
 from tinyworkflow_core.serialization import Codec
 from tinyworkflow_core.store import Status, Store
 from tinyworkflow_core.stores import open_store
-from tinyworkflow_core.testing import VirtualClock
+from tinyworkflow_core.testing import VirtualClock, WorkflowEnvironment
+from tinyworkflow_core.ticking import TICK_LIMIT, tick
 
 MINUTE = timedelta(minutes=1)
 CALLS: Counter[int] = Counter()
@@ -176,6 +184,10 @@ async def test_a_schedule_has_the_id_it_was_given_or_one_of_its_own(world: World
         ({"jitter": -1}, "jitter: "),
         ({"jitter": "soon"}, "jitter: "),
         ({"jitter": "2d"}, "jitter: "),
+        ({"catch_up_window": "long"}, "catch_up_window: "),
+        ({"pause_after_failures": 0}, "pause_after_failures: "),
+        ({"pause_after_failures": True}, "pause_after_failures: "),
+        ({"pause_after": 3}, "a schedule has no option pause_after"),
         ({"id": ""}, "id: ''"),
         ({"id": "a@b"}, "id: 'a@b'"),
         ({"id": "a/b"}, "id: 'a/b'"),
@@ -189,7 +201,7 @@ async def test_a_schedule_that_does_not_fit_is_refused_and_nothing_is_stored(
     world: World, arguments: dict[str, Any], complaint: str
 ) -> None:
     fitting: dict[str, Any] = {"workflow": "report", "timing": HOURLY}
-    with pytest.raises((UnknownWorkflowError, InvalidInputError)) as refused:
+    with pytest.raises((UnknownWorkflowError, InvalidInputError, TypeError)) as refused:
         await world.schedules.create(**(fitting | arguments))
     assert complaint in str(refused.value)
     assert not await world.schedules.list()
@@ -289,16 +301,103 @@ async def test_a_backfill_shows_its_times_first_and_starts_each_once(world: Worl
     await world.schedules.create("report", HOURLY, id="s")
     assert await world.tick_after(hours=1) == ["s@20260105T090000Z"]
     begin, end = START - 2 * HOUR, START + HOUR
-    times = [START - 2 * HOUR, START - HOUR, START]
-    assert await world.schedules.backfill("s", begin, end) == times
+    times = (START - 2 * HOUR, START - HOUR, START)
+    assert await world.schedules.backfill("s", begin, end) == BackfillPlan(times=times)
     assert await world.runs() == ["s@20260105T090000Z"], "a dry run starts nothing"
     for _ in range(2):
-        assert await world.schedules.backfill("s", begin, end + HOUR, dry_run=False) == [*times, START + HOUR]
+        plan = await world.schedules.backfill("s", begin, end + HOUR, dry_run=False)
+        assert plan.times == (*times, START + HOUR)
         assert await world.runs() == [f"s@20260105T{hour:02}0000Z" for hour in (6, 7, 8, 9)]
-    assert (await world.schedule("s")).next_at == START + 2 * HOUR
+    schedule = await world.schedule("s")
+    assert (schedule.next_at, schedule.last_run_id) == (START + 2 * HOUR, "s@20260105T090000Z")
 
 
-async def test_a_backfill_refuses_too_many_times_and_runs_in_the_future(world: World) -> None:
+async def test_a_backfill_keeps_to_its_own_concurrency_over_as_many_ticks_as_it_takes(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s", overlap="skip")
+    await world.schedules.pause("s")
+    plan = await world.schedules.backfill("s", START - 5 * HOUR, START, dry_run=False, max_concurrency=2)
+    hours = [f"s@20260105T{hour:02}0000Z" for hour in range(3, 8)]
+    assert await world.runs() == hours[:2], "the first ones at once"
+    world.clock.move_to(START + timedelta(minutes=1))
+    assert (await world.tick()).backfilled == ()
+    await world.end(hours[1])
+    other = World(world.store, world.clock)  # it does not hang on whoever has begun it
+    world.clock.move_to(START + timedelta(minutes=2))
+    assert (await other.tick()).backfilled == (hours[2],)
+    await world.end(hours[0], Status.FAILED)
+    await world.end(hours[2])
+    world.clock.move_to(START + timedelta(minutes=3))
+    reports = await asyncio.gather(*(one.tick() for one in (world, other)))
+    assert {run_id for one in reports for run_id in one.backfilled} == set(hours[3:])
+    assert await world.runs() == hours
+    [under_way] = (await world.schedule("s")).backfills
+    assert (under_way.id, under_way.state, under_way.started, under_way.total) == (plan.id, "running", 5, 5)
+    for run_id in hours[3:]:
+        await world.end(run_id)
+    world.clock.move_to(START + timedelta(minutes=5))
+    assert (await world.tick()).backfilled == ()
+    schedule = await world.schedule("s")
+    [done] = schedule.backfills
+    assert (done.state, done.started, done.failed, done.open_runs, schedule.wake_at) == ("done", 5, 1, (), None)
+
+
+async def test_of_a_backfill_each_tick_does_a_bounded_part_and_runs_that_were_there_take_no_place(world: World) -> None:
+    await world.schedules.create("report", CronSchedule("* * * * *"), id="s", overlap="allow")
+    await world.schedules.backfill("s", START - HOUR, START, dry_run=False, max_concurrency=30)
+    runs = await world.runs()
+    assert len(runs) == 30
+    for run_id in runs:
+        await world.end(run_id)
+    await world.schedules.delete("s")
+    await world.schedules.create("report", CronSchedule("* * * * *"), id="s", overlap="allow")
+    await world.schedules.pause("s")
+    await world.schedules.backfill("s", START - HOUR, START, dry_run=False, max_concurrency=1)
+    [before] = (await world.schedule("s")).backfills
+    assert (before.started, before.look_at) == (1, START)
+    found = await world.tick(limit=10)
+    assert (len(found.backfilled), found.more) == (10, True)
+    found = await world.tick()
+    assert (len(found.backfilled), found.more) == (20, False), "19 that have ended long ago, and one that is open"
+    assert len(await world.runs()) == 31
+
+
+async def test_a_backfill_that_is_cancelled_starts_nothing_more_and_its_runs_go_on(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    plan = await world.schedules.backfill("s", START - 5 * HOUR, START, dry_run=False, max_concurrency=1)
+    assert plan.id is not None
+    for _ in range(2):
+        [cancelled] = (await world.schedules.cancel_backfill("s", plan.id)).backfills
+        assert (cancelled.state, cancelled.started) == ("cancelled", 1)
+    await world.end("s@20260105T030000Z")
+    assert await world.tick_after(minutes=5) == []
+    assert await world.runs() == ["s@20260105T030000Z"]
+    with pytest.raises(ScheduleNotFoundError, match="has no backfill 'nobody'"):
+        await world.schedules.cancel_backfill("s", "nobody")
+
+
+async def test_a_backfill_that_cannot_start_its_runs_says_so_and_holds_up_neither_its_schedule_nor_others(
+    world: World,
+) -> None:
+    for name in ("a", "b"):
+        await world.schedules.create("report", HOURLY, id=name)
+    elsewhere = World(world.store, world.clock, [])
+    plan = await elsewhere.schedules.backfill("a", START - 2 * HOUR, START, dry_run=False)
+    [held] = (await world.schedule("a")).backfills
+    assert (held.id, held.started) == (plan.id, 0)
+    assert "no workflow 'report' is registered" in (held.problem or "")
+    looks = 0
+    for minute in range(10):
+        world.clock.move_to(START + timedelta(minutes=minute))
+        looks += len((await elsewhere.tick()).problems)
+    assert 2 < looks < 8, "ever more seldom"
+    world.clock.move_to(START + HOUR)
+    found = await world.tick()
+    assert found.started == ("a@20260105T090000Z", "b@20260105T090000Z")
+    assert found.backfilled == ("a@20260105T060000Z", "a@20260105T070000Z")
+    assert not found.problems
+
+
+async def test_a_backfill_refuses_what_it_cannot_do_and_nothing_is_begun(world: World) -> None:
     await world.schedules.create("report", CronSchedule("* * * * *"), id="s")
     day = timedelta(days=1)
     with pytest.raises(InvalidInputError, match="more than 1000 times"):
@@ -307,8 +406,30 @@ async def test_a_backfill_refuses_too_many_times_and_runs_in_the_future(world: W
         await world.schedules.backfill("s", START, START + HOUR, dry_run=False)
     with pytest.raises(InvalidInputError, match="no time zone"):
         await world.schedules.backfill("s", START.replace(tzinfo=None), START)
-    assert len(await world.schedules.backfill("s", START, START + HOUR)) == 60
+    with pytest.raises(InvalidInputError, match="start: 0001-01-01T00:00:00"):
+        await world.schedules.backfill("s", datetime.min.replace(tzinfo=UTC), START)
+    for wrong in (0, 101):
+        with pytest.raises(InvalidInputError, match=f"max_concurrency: {wrong} "):
+            await world.schedules.backfill("s", START - HOUR, START, dry_run=False, max_concurrency=wrong)
+    assert len((await world.schedules.backfill("s", START, START + HOUR)).times) == 60
+    assert (await world.schedules.backfill("s", START, START, dry_run=False)).id is None, "there is nothing to do"
     assert not await world.runs()
+    assert (await world.schedule("s")).backfills == ()
+    for _ in range(5):
+        await world.schedules.backfill("s", START - HOUR, START, dry_run=False, max_concurrency=1)
+    with pytest.raises(InvalidInputError, match="5 of this schedule are running"):
+        await world.schedules.backfill("s", START - HOUR, START, dry_run=False)
+
+
+async def test_of_backfills_that_are_over_the_latest_are_kept(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    plans = []
+    for _ in range(8):
+        plan = await world.schedules.backfill("s", START - HOUR, START, dry_run=False, max_concurrency=1)
+        assert plan.id is not None
+        await world.schedules.cancel_backfill("s", plan.id)
+        plans.append(plan.id)
+    assert [one.id for one in (await world.schedule("s")).backfills] == plans[-6:]
 
 
 async def test_a_schedule_that_is_deleted_starts_nothing_more_and_its_runs_stay(world: World) -> None:
@@ -319,9 +440,43 @@ async def test_a_schedule_that_is_deleted_starts_nothing_more_and_its_runs_stay(
     assert await world.runs() == [run_id]
 
 
+async def test_an_update_changes_what_is_given_and_nothing_else(world: World) -> None:
+    await world.schedules.create("report", HOURLY, 3, id="s", overlap="queue", jitter=30, catch_up_window="2h")
+    before = await world.schedule("s")
+    world.clock.move_to(START + timedelta(minutes=30))
+    after = await world.schedules.update("s", catch_up="all", pause_after_failures=3)
+    assert after == await world.schedule("s")
+    assert after == replace(before, catch_up=CatchUp.ALL, pause_after_failures=3, etag=after.etag)
+    after = await world.schedules.update("s", timing=CronSchedule("45 * * * *"), input_data=5, catch_up_window=None)
+    assert (after.input, after.catch_up_window, after.jitter) == ("5", None, 30)
+    assert after.next_at == START + timedelta(minutes=45)
+    assert (await world.schedules.update("s")) == after, "nothing given, nothing written"
+
+
+async def test_an_update_of_a_state_that_is_no_more_is_refused(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    seen = (await world.schedule("s")).etag
+    await world.schedules.update("s", overlap="allow", etag=seen)
+    with pytest.raises(ScheduleChangedError, match="schedule 's' was changed since"):
+        await world.schedules.update("s", overlap="queue", etag=seen)
+    with pytest.raises(InvalidInputError, match="pause_after_failures: 0 is not a number from 1 to 1000"):
+        await world.schedules.update("s", pause_after_failures=0)
+    with pytest.raises(InvalidInputError, match="input of workflow 'report'"):
+        await world.schedules.update("s", input_data="many", overlap="queue")
+    assert (await world.schedule("s")).overlap == "allow"
+
+
+async def test_a_trigger_with_a_key_starts_one_run_however_often_it_comes(world: World) -> None:
+    await world.schedules.create("report", HOURLY, id="s")
+    first = await world.schedules.trigger("s", idempotency_key="k")
+    world.clock.move_to(START + timedelta(seconds=5))
+    assert await world.schedules.trigger("s", idempotency_key="k") == first
+    assert await world.runs() == [first]
+
+
 async def test_every_verb_says_that_there_is_no_such_schedule(world: World) -> None:
     verbs = world.schedules
-    for verb in (verbs.get, verbs.pause, verbs.resume, verbs.delete, verbs.trigger):
+    for verb in (verbs.get, verbs.pause, verbs.resume, verbs.delete, verbs.trigger, verbs.update):
         with pytest.raises(ScheduleNotFoundError, match="there is no schedule 'nightly'"):
             await verb("nightly")
     with pytest.raises(ScheduleNotFoundError):
@@ -354,3 +509,22 @@ async def test_of_simultaneous_creates_of_one_id_there_is_one_schedule(world: Wo
     made = await asyncio.gather(*(one.schedules.create("report", HOURLY, id="s") for one in others))
     assert made == ["s"] * 5
     assert len(await world.schedules.list()) == 1
+
+
+# --- the page of the docs ----------------------------------------------------------------------------------
+
+
+async def test_the_schedule_of_the_docs_reports_the_week_before() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "schedules.md").read_text()
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    page: dict[str, Any] = {"__name__": "page_schedules"}
+    exec(compile(code, "docs/schedules.md", "exec"), page)
+    async with WorkflowEnvironment([page["weekly_report"]], start=START) as env:
+        client = TinyWorkflowClient("sqlite:///:memory:", workflows=[page["weekly_report"]])
+        await page["declare"](client)
+        [declared] = await client.list_schedules()
+        await client.close()
+        assert isinstance(declared, Schedule)
+        await env.schedule(page["weekly_report"], timing_from_dict(declared.timing), id=declared.id)
+        await env.advance("7d")
+        assert await env.result("weekly-report@20260112T080000Z") == "report of 2026-01-05 to 2026-01-12 is sent"

@@ -12,15 +12,21 @@ if TYPE_CHECKING:
     from .activities import ActivityContext, activity_context
     from .advance import AdvanceSettings
     from .app import App
+    from .approval_links import approval_link
     from .client import WorkflowClient
     from .embedded import TinyWorkflowClient
     from .encryption import EncryptionCodec
+    from .engine.approving import Approval, ApprovalRequest, Vote
     from .engine.batch import BatchResult
     from .engine.children import ChildHandle
-    from .engine.context import Approval, WorkflowContext
+    from .engine.context import ScheduleInfo, WorkflowContext
     from .errors import (
         ActivityError,
         ApplicationError,
+        ApprovalClosedError,
+        ApprovalConflictError,
+        ApprovalForbiddenError,
+        ApprovalNotFoundError,
         ChildFailedError,
         DefinitionError,
         DeterminismError,
@@ -35,6 +41,8 @@ if TYPE_CHECKING:
         RunExistsError,
         RunNotFoundError,
         RunStateError,
+        ScheduleChangedError,
+        ScheduleNotFoundError,
         StepInterruptedError,
         TinyWorkflowError,
         UnknownWorkflowError,
@@ -44,9 +52,21 @@ if TYPE_CHECKING:
     )
     from .exchange import HttpResponse
     from .http import create_app
-    from .http.webhooks import Start, WebhookEvent, github_signature, webhook
+    from .http.deliveries import on_cloud_event
+    from .http.signatures import (
+        cloud_events,
+        github_signature,
+        google_identity,
+        hmac_signature,
+        platform_only,
+        slack_signature,
+        standard_webhooks,
+        stripe_signature,
+    )
+    from .http.webhooks import Signal, Start, WebhookEvent, webhook
+    from .notifications import notify
     from .registry import activity, workflow
-    from .retry import RetryPolicy
+    from .retry import RetryPolicy, RetrySchedule
     from .sealing import PayloadCodec
     from .serialization import Codec
     from .timeline import WorkflowEvent, WorkflowExecution, WorkflowStatus
@@ -59,7 +79,12 @@ _HOMES = {
     "AdvanceSettings": "advance",
     "App": "app",
     "ApplicationError": "errors",
-    "Approval": "engine.context",
+    "Approval": "engine.approving",
+    "ApprovalClosedError": "errors",
+    "ApprovalConflictError": "errors",
+    "ApprovalForbiddenError": "errors",
+    "ApprovalNotFoundError": "errors",
+    "ApprovalRequest": "engine.approving",
     "BatchResult": "engine.batch",
     "ChildFailedError": "errors",
     "ChildHandle": "engine.children",
@@ -77,16 +102,22 @@ _HOMES = {
     "QueryError": "errors",
     "RetryAfter": "errors",
     "RetryPolicy": "retry",
+    "RetrySchedule": "retry",
     "RunClosedError": "errors",
     "RunExistsError": "errors",
     "RunNotFoundError": "errors",
     "RunStateError": "errors",
+    "ScheduleChangedError": "errors",
+    "ScheduleInfo": "engine.context",
+    "ScheduleNotFoundError": "errors",
+    "Signal": "http.webhooks",
     "Start": "http.webhooks",
     "StepInterruptedError": "errors",
     "TinyWorkflowClient": "embedded",
     "TinyWorkflowError": "errors",
     "UnknownWorkflowError": "errors",
     "UpdateRejectedError": "errors",
+    "Vote": "engine.approving",
     "WebhookEvent": "http.webhooks",
     "WorkflowCancelledError": "errors",
     "WorkflowClient": "client",
@@ -97,8 +128,18 @@ _HOMES = {
     "WorkflowStatus": "timeline",
     "activity": "registry",
     "activity_context": "activities",
+    "approval_link": "approval_links",
+    "cloud_events": "http.signatures",
     "create_app": "http",
-    "github_signature": "http.webhooks",
+    "github_signature": "http.signatures",
+    "google_identity": "http.signatures",
+    "hmac_signature": "http.signatures",
+    "notify": "notifications",
+    "on_cloud_event": "http.deliveries",
+    "platform_only": "http.signatures",
+    "slack_signature": "http.signatures",
+    "standard_webhooks": "http.signatures",
+    "stripe_signature": "http.signatures",
     "webhook": "http.webhooks",
     "workflow": "registry",
 }
@@ -110,6 +151,11 @@ __all__ = [
     "App",
     "ApplicationError",
     "Approval",
+    "ApprovalClosedError",
+    "ApprovalConflictError",
+    "ApprovalForbiddenError",
+    "ApprovalNotFoundError",
+    "ApprovalRequest",
     "BatchResult",
     "ChildFailedError",
     "ChildHandle",
@@ -127,16 +173,22 @@ __all__ = [
     "QueryError",
     "RetryAfter",
     "RetryPolicy",
+    "RetrySchedule",
     "RunClosedError",
     "RunExistsError",
     "RunNotFoundError",
     "RunStateError",
+    "ScheduleChangedError",
+    "ScheduleInfo",
+    "ScheduleNotFoundError",
+    "Signal",
     "Start",
     "StepInterruptedError",
     "TinyWorkflowClient",
     "TinyWorkflowError",
     "UnknownWorkflowError",
     "UpdateRejectedError",
+    "Vote",
     "WebhookEvent",
     "WorkflowCancelledError",
     "WorkflowClient",
@@ -147,8 +199,18 @@ __all__ = [
     "WorkflowStatus",
     "activity",
     "activity_context",
+    "approval_link",
+    "cloud_events",
     "create_app",
     "github_signature",
+    "google_identity",
+    "hmac_signature",
+    "notify",
+    "on_cloud_event",
+    "platform_only",
+    "slack_signature",
+    "standard_webhooks",
+    "stripe_signature",
     "webhook",
     "workflow",
 ]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from .clock import Clock, seconds
+from .clock import Clock, SystemClock, seconds
 from .engine.commands import ActivityAttempt, ExecuteActivity
 from .engine.history import ActivityCancelled, ActivityCompleted, ActivityFailed
 from .errors import ConfigurationError, PayloadTooLargeError, RetryAfter, SerializationError
@@ -37,12 +37,20 @@ AttemptEnded = ActivityCompleted | ActivityFailed | ActivityCancelled
 class ActivityContext:
     """What an activity may know about the attempt that it is."""
 
-    def __init__(self, attempt: ActivityAttempt, codec: Codec, on_heartbeat: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        attempt: ActivityAttempt,
+        codec: Codec,
+        on_heartbeat: Callable[[str], None],
+        clock: Clock | None = None,
+    ) -> None:
         self.run_id = attempt.run_id
         self.activity_id = str(attempt.command.id)
         self.attempt = attempt.number
         self.idempotency_key = attempt.idempotency_key
         """The same for every attempt of this step and different for any two steps: hand it to outside services."""
+        self.clock = clock or SystemClock()
+        """By which the run's times are told; in a test it is virtual."""
         self._name = attempt.command.activity.name
         self._earlier = attempt.heartbeat
         self._codec = codec
@@ -159,7 +167,7 @@ class ActivityRunner:
             return self._cancelled(attempt)
         try:
             on_start()
-            return await self._attempt(attempt, ActivityContext(attempt, self._codec, on_heartbeat))
+            return await self._attempt(attempt, ActivityContext(attempt, self._codec, on_heartbeat, self._clock))
         finally:
             self._slots.release()
 

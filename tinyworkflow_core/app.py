@@ -13,20 +13,23 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from . import approvals, schedules
+from . import approvals, ticking
 from .activities import MAX_CONCURRENT, ActivityRunner
 from .advance import Advancer, AdvanceSettings, Performer, Progress, Surroundings
 from .client import WorkflowClient
 from .clock import Clock, SystemClock, seconds
 from .dispatcher import Dispatcher, Perform, Task
+from .dispatchers import open_dispatcher
 from .dispatchers.local import LocalDispatcher, NoDispatcher
 from .encryption import EncryptionCodec
 from .errors import ConfigurationError
 from .holder import is_gone, new_owner
 from .registry import ActivityDefinition, Registry, WorkflowDefinition
+from .schedules import Schedules
 from .serialization import Codec
 from .store import Notifies, Store
 from .stores import open_store
+from .tracebacks import without_words
 
 _log = logging.getLogger("tinyworkflow.worker")
 
@@ -38,7 +41,8 @@ class App:
 
     - store: a store or its URL.
     - workflows: what may run here; all that this process has declared unless given.
-    - dispatcher: "local" makes calls in this process, "none" leaves them to others on the same store.
+    - dispatcher: "local" makes calls in this process, "none" leaves them to others on the same store; or one of
+      `dispatchers`, which call a worker elsewhere.
     - settings: times and bounds of a call. request_seconds: the longest that one call may take (None: no bound).
     - api_keys: who may call the HTTP API; without any it answers only to this machine, for local emulation.
     - tick_seconds: how often a worker looks for what is due.
@@ -86,7 +90,7 @@ class App:
         )
         self._advancer = Advancer(around, new_owner=owner, is_gone=gone)
         self._performer = Performer(around)
-        self.schedules = schedules.Schedules(self.client)
+        self.schedules = Schedules(self.client)
         self._worker: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -95,14 +99,16 @@ class App:
         """An App by the environment; `arguments` win.
 
         TINYWORKFLOW_DATABASE_URL (default: an SQLite file here), TINYWORKFLOW_API_KEYS (comma-separated),
-        TINYWORKFLOW_DISPATCHER (local or none), TINYWORKFLOW_LEASE (default 30s), TINYWORKFLOW_REQUEST_TIMEOUT,
-        TINYWORKFLOW_TICK (default 1s), TINYWORKFLOW_ENCRYPTION_KEYS (comma-separated, the first one seals). Raises
-        ConfigurationError naming the variable that does not fit.
+        TINYWORKFLOW_DISPATCHER (local, none, direct or cloud-tasks; the latter two need more, see
+        dispatchers.open_dispatcher), TINYWORKFLOW_LEASE (default 30s), TINYWORKFLOW_REQUEST_TIMEOUT, TINYWORKFLOW_TICK
+        (default 1s), TINYWORKFLOW_ENCRYPTION_KEYS (comma-separated, the first one seals). Raises ConfigurationError
+        naming the variable that does not fit.
         """
         found: dict[str, Any] = {
             "api_keys": [key for part in environ.get("TINYWORKFLOW_API_KEYS", "").split(",") if (key := part.strip())],
-            "dispatcher": environ.get("TINYWORKFLOW_DISPATCHER", "local"),
         }
+        if "dispatcher" not in arguments:
+            found["dispatcher"] = open_dispatcher(environ, clock=arguments.get("clock") or SystemClock())
         if "store" not in arguments:
             try:
                 found["store"] = open_store(environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL))
@@ -125,7 +131,7 @@ class App:
             return NoDispatcher()
         if isinstance(chosen, str):
             raise ConfigurationError(
-                f"dispatcher {chosen!r} is not known; TINYWORKFLOW_DISPATCHER is 'local' or 'none'"
+                f"dispatcher {chosen!r} is not known; give 'local', 'none' or a dispatcher of your own"
             )
         return chosen
 
@@ -144,21 +150,39 @@ class App:
         """Make the call that was asked for."""
         return await (self.perform(task) if isinstance(task, Perform) else self.advance(task.run_id))
 
-    async def tick(self, limit: int = schedules.TICK_LIMIT) -> schedules.TickReport:
-        """Have everything looked at that is due now."""
-        return await schedules.tick(
+    async def tick(self, limit: int = ticking.TICK_LIMIT) -> ticking.TickReport:
+        """Have everything looked at that is due now, within the time that one call may take."""
+        deadline = None
+        if self.request_seconds is not None:
+            deadline = self.clock.now() + timedelta(seconds=self.request_seconds)
+        return await ticking.tick(
             self.store,
             self.dispatcher,
             clock=self.clock,
             is_gone=self._gone,
             limit=limit,
-            schedules=self.schedules,
+            client=self.client,
+            deadline=deadline,
         )
 
-    async def decide(self, run_id: str, key: str | None, decision: approvals.Decision) -> str:
+    async def decide(
+        self,
+        run_id: str,
+        key: str | None,
+        decision: approvals.Decision,
+        *,
+        question: approvals.QuestionId | None = None,
+    ) -> str:
         """Decide an open approval; see approvals.decide."""
         return await approvals.decide(
-            self.store, self.dispatcher, run_id, key, decision, clock=self.clock, codec=self.codec
+            self.store,
+            self.dispatcher,
+            run_id,
+            key,
+            decision,
+            clock=self.clock,
+            codec=self.codec,
+            question=question,
         )
 
     # --- being a worker -----------------------------------------------------------------------
@@ -180,8 +204,8 @@ class App:
         while True:
             try:
                 await self.tick()
-            except Exception:  # the store may be away for a while
-                _log.exception("a tick failed; the next one follows")
+            except Exception as error:  # the store may be away for a while
+                _log.error("a tick failed; the next one follows", exc_info=without_words(error))
             await asyncio.sleep(self.tick_seconds)
 
     async def stop_worker(self) -> None:

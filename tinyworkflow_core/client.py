@@ -17,6 +17,7 @@ from . import steering, talking
 from .clock import Clock, Duration, fresh_id, seconds
 from .dispatcher import Advance, Dispatcher
 from .engine.commands import RUN_ID
+from .engine.context import ScheduleInfo
 from .engine.history import RunStarted
 from .engine.replay import ENGINE, PYTHON
 from .errors import (
@@ -26,6 +27,7 @@ from .errors import (
     RunClosedError,
     RunExistsError,
     RunNotFoundError,
+    RunStateError,
     SerializationError,
     WorkflowCancelledError,
     WorkflowFailedError,
@@ -65,6 +67,7 @@ class WorkflowClient:
         start_delay: Duration | None = None,
         attributes: Mapping[str, Any] | None = None,
         on_conflict: Literal["fail", "use_existing"] = "fail",
+        schedule: ScheduleInfo | None = None,
     ) -> str:
         """Start a run and return its run_id. With `wait` it returns when the run has completed.
 
@@ -73,6 +76,7 @@ class WorkflowClient:
           IdempotencyConflictError.
         - run_id: raises RunExistsError when it is taken, unless on_conflict="use_existing". It is a key of its own, so
           it and idempotency_key exclude each other.
+        - schedule: what the run finds in `ctx.schedule`; schedules give it.
         - Raises UnknownWorkflowError, InvalidInputError, SerializationError, and with `wait` WorkflowFailedError.
         """
         name = workflow_name if isinstance(workflow_name, str) else workflow_name.name
@@ -105,6 +109,10 @@ class WorkflowClient:
             python=PYTHON,
             fingerprint=definition.fingerprint,
             deadline=None if definition.timeout is None else starts_at + timedelta(seconds=definition.timeout),
+            schedule_id=None if schedule is None else schedule.id,
+            scheduled_at=None if schedule is None else schedule.scheduled_at,
+            interval_start=None if schedule is None else schedule.interval_start,
+            interval_end=None if schedule is None else schedule.interval_end,
         )
         if not await self.store.create(run, [started]):
             await self._check_existing(run, idempotency_key, on_conflict)
@@ -303,6 +311,16 @@ class WorkflowClient:
             clock=self.clock,
             codec=self.codec,
         )
+
+    async def delete_workflow(self, run_id: str) -> None:
+        """Forget a run that has ended: record, history and all. Raises RunNotFoundError, RunStateError while it is
+        open."""
+        run = await self._run(run_id)
+        if not run.status.closed:
+            raise RunStateError(
+                f"run {run_id!r} is {run.status}: only one that has ended can be deleted", run_id=run_id
+            )
+        await self.store.purge(run_id)
 
     async def cleanup_old_workflows(self, days: float = 30) -> int:
         """Forget the runs that ended more than so many days ago: record, history and all. Returns how many."""

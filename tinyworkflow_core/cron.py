@@ -24,6 +24,8 @@ from zoneinfo import ZoneInfo
 from .clock import EPOCH
 from .errors import InvalidInputError
 
+EARLIEST, LATEST = EPOCH, datetime(2900, 1, 1, tzinfo=UTC)
+"""Moments beyond these are no times of a schedule: far enough, and calculating with them stays within the calendar."""
 SHORTEST_INTERVAL = timedelta(seconds=1)
 LONGEST_INTERVAL = timedelta(days=3660)
 
@@ -101,6 +103,10 @@ class CronSchedule:
             return None
         return fired
 
+    def interval_start(self, at: datetime) -> datetime:
+        """Where the data interval that ends at `at` begins: at the time before."""
+        return self.last_until(at - timedelta.resolution) or at
+
     def _walk(self, wall: datetime) -> Any:
         from croniter import croniter  # with dateutil: 30 ms of a cold start, for those who have schedules
 
@@ -133,13 +139,17 @@ class IntervalSchedule:
     anchor: datetime
 
     def __post_init__(self) -> None:
-        _aware(self.anchor)
+        checked_moment("anchor", self.anchor)
         if not SHORTEST_INTERVAL <= self.every <= LONGEST_INTERVAL:
             raise InvalidInputError(f"interval: {self.every} is not between 1 second and {LONGEST_INTERVAL.days} days")
 
     def next_after(self, moment: datetime) -> datetime:
         """The first time to fire that is later than `moment`."""
         return self.anchor + max(0, (_aware(moment) - self.anchor) // self.every + 1) * self.every
+
+    def interval_start(self, at: datetime) -> datetime:
+        """Where the data interval that ends at `at` begins."""
+        return self.last_until(at - timedelta.resolution) or at - self.every
 
     def last_until(self, moment: datetime) -> datetime | None:
         """The latest time to fire that is not later than `moment`. None: that is before the anchor."""
@@ -154,7 +164,7 @@ class OneOff:
     at: datetime
 
     def __post_init__(self) -> None:
-        _aware(self.at)
+        checked_moment("at", self.at)
 
     def next_after(self, moment: datetime) -> datetime | None:
         """`at`, or None once it is over."""
@@ -163,6 +173,10 @@ class OneOff:
     def last_until(self, moment: datetime) -> datetime | None:
         """`at`, or None as long as it is to come."""
         return self.at if self.at <= _aware(moment) else None
+
+    def interval_start(self, at: datetime) -> datetime:
+        """Where the data interval that ends at `at` begins: there is no time before it, so it is empty."""
+        return at
 
 
 Timing = CronSchedule | IntervalSchedule | OneOff
@@ -260,6 +274,13 @@ def _zone(name: str) -> ZoneInfo:
             f"timezone: {name!r} is not known here; use an IANA name such as 'Europe/Berlin' "
             "(a machine without them needs the package tzdata)"
         ) from None
+
+
+def checked_moment(name: str, moment: datetime) -> datetime:
+    """The moment. Raises InvalidInputError for one without a zone, and for one that no schedule can mean."""
+    if not EARLIEST <= _aware(moment) <= LATEST:
+        raise InvalidInputError(f"{name}: {moment.isoformat()} is not between {EARLIEST.year} and {LATEST.year}")
+    return moment
 
 
 def _aware(moment: datetime) -> datetime:

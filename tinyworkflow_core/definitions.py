@@ -18,6 +18,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .clock import Duration, seconds
 from .errors import DefinitionError, InvalidInputError
+from .redaction import NOTHING, Redaction
 from .retry import RetryPolicy
 
 P = ParamSpec("P")
@@ -126,6 +127,8 @@ class WorkflowDefinition(Generic[R]):
     """Seconds that the whole run may take; None: no limit."""
     lint: Lint = "error"
     """What became of code that would not do the same on every replay, when it was declared."""
+    redaction: Redaction = NOTHING
+    """What is hidden from those who look at its runs over HTTP."""
 
     def __post_init__(self) -> None:
         _look_like(self, self.fn)

@@ -11,13 +11,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from . import approvals
 from .app import DEFAULT_DATABASE_URL, App
+from .backfilling import DEFAULT_CONCURRENCY, BackfillPlan
 from .client import WorkflowClient
 from .clock import Clock, Duration
-from .cron import CronSchedule
+from .cron import CronSchedule, OneOff
+from .declaring import ScheduleChanges, ScheduleOptions
 from .dispatcher import Advance
 from .dispatchers.local import LocalDispatcher, NoDispatcher
 from .encryption import EncryptionCodec
@@ -134,7 +136,7 @@ class TinyWorkflowClient(WorkflowClient):
 
     async def get_pending_approvals(self, approver: str | None = None) -> list[approvals.PendingApproval]:
         """Open approvals; with `approver` those that this person may decide."""
-        found = await approvals.pending(self.store, approver=approver)
+        found = await approvals.pending(self.store, approver=approver, now=self.clock.now())
         return [
             replace(one, approval=replace(one.approval, title=self.codec.plain_text(one.approval.title)))
             for one in found
@@ -150,27 +152,18 @@ class TinyWorkflowClient(WorkflowClient):
         *,
         cron: str | None = None,
         timezone: str = "UTC",
-        overlap: str = "skip",
-        catch_up: str = "latest",
-        jitter: Duration | None = None,
         id: str | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> str:
         """Start a run at every time that the cron expression names in `timezone`, until the schedule is deleted.
-        Returns its id; see schedules.Schedules.create for the options, and what is raised.
+        Returns its id; see schedules.Schedules.declare for what is raised, declaring.ScheduleOptions for the options.
 
         `cron` is the same as `cron_expression`, which the 0.1 library called it."""
         if (cron is None) == (cron_expression is None):
             raise InvalidInputError("cron: give one expression, such as '0 9 * * 1'")
         await self.initialize()
-        return await self._schedules.create(
-            workflow_name,
-            CronSchedule(cron or cron_expression or "", timezone),
-            input_data,
-            overlap=overlap,
-            catch_up=catch_up,
-            jitter=jitter,
-            id=id,
-        )
+        timing = CronSchedule(cron or cron_expression or "", timezone)
+        return await self._schedules.create(workflow_name, timing, input_data, id=id, **options)
 
     async def schedule_interval_workflow(
         self,
@@ -178,17 +171,26 @@ class TinyWorkflowClient(WorkflowClient):
         interval_seconds: Duration,
         input_data: Any = None,
         *,
-        overlap: str = "skip",
-        catch_up: str = "latest",
-        jitter: Duration | None = None,
         id: str | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> str:
         """Start a run every `interval_seconds` from now on, the first when they have gone by once. Returns the
         schedule's id."""
         await self.initialize()
-        return await self._schedules.create_interval(
-            workflow_name, interval_seconds, input_data, overlap=overlap, catch_up=catch_up, jitter=jitter, id=id
-        )
+        return await self._schedules.create_interval(workflow_name, interval_seconds, input_data, id=id, **options)
+
+    async def schedule_once_workflow(
+        self,
+        workflow_name: str | WorkflowDefinition[Any],
+        at: datetime,
+        input_data: Any = None,
+        *,
+        id: str | None = None,
+        **options: Unpack[ScheduleOptions],
+    ) -> str:
+        """Start one run at that moment. Until then it can be paused, changed and deleted. Returns the schedule's id."""
+        await self.initialize()
+        return await self._schedules.create(workflow_name, OneOff(at), input_data, id=id, **options)
 
     async def schedule_delayed_workflow(
         self, workflow_name: str | WorkflowDefinition[Any], delay_seconds: Duration, input_data: Any = None
@@ -199,6 +201,16 @@ class TinyWorkflowClient(WorkflowClient):
     async def list_schedules(self, limit: int = 100, after: str | None = None) -> list[Schedule | DamagedSchedule]:
         """Schedules in the order of their ids; `after` is the last id of the page before."""
         return list(await self._schedules.list(limit=limit, after=after))
+
+    async def get_schedule(self, schedule_id: str) -> Schedule:
+        """The schedule as it stands, with its backfills. Raises ScheduleNotFoundError."""
+        return await self._schedules.get(schedule_id)
+
+    async def update_schedule(
+        self, schedule_id: str, *, etag: str | None = None, **changes: Unpack[ScheduleChanges]
+    ) -> Schedule:
+        """Change what is given of a schedule, and nothing else; see schedules.Schedules.update."""
+        return await self._schedules.update(schedule_id, etag=etag, **changes)
 
     async def pause_schedule(self, schedule_id: str, note: str | None = None) -> None:
         """Start nothing until `resume_schedule`. Raises ScheduleNotFoundError."""
@@ -212,15 +224,26 @@ class TinyWorkflowClient(WorkflowClient):
         """Forget the schedule; its runs stay. Raises ScheduleNotFoundError."""
         await self._schedules.delete(schedule_id)
 
-    async def trigger_schedule(self, schedule_id: str) -> str:
+    async def trigger_schedule(self, schedule_id: str, *, idempotency_key: str | None = None) -> str:
         """Start a run of the schedule now, and return its run_id. Raises ScheduleNotFoundError."""
-        return await self._schedules.trigger(schedule_id)
+        return await self._schedules.trigger(schedule_id, idempotency_key=idempotency_key)
 
     async def backfill_schedule(
-        self, schedule_id: str, start: datetime, end: datetime, *, dry_run: bool = True
-    ) -> list[datetime]:
-        """The times to fire in `start <= time < end`; without `dry_run` their runs are started, each time once."""
-        return await self._schedules.backfill(schedule_id, start, end, dry_run=dry_run)
+        self,
+        schedule_id: str,
+        start: datetime,
+        end: datetime,
+        *,
+        dry_run: bool = True,
+        max_concurrency: int = DEFAULT_CONCURRENCY,
+    ) -> BackfillPlan:
+        """The times to fire in `start <= time < end`; without `dry_run` their runs are started, each time once, at most
+        `max_concurrency` open at once, over as many ticks as it takes. See schedules.Schedules.backfill."""
+        return await self._schedules.backfill(schedule_id, start, end, dry_run=dry_run, max_concurrency=max_concurrency)
+
+    async def cancel_backfill(self, schedule_id: str, backfill_id: str) -> None:
+        """Have a backfill start nothing more. Raises ScheduleNotFoundError."""
+        await self._schedules.cancel_backfill(schedule_id, backfill_id)
 
     # --- being a worker -----------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ class UnknownWorkflowError(TinyWorkflowError):
 
 
 class InvalidInputError(TinyWorkflowError):
-    """The input does not fit the workflow's annotation. `errors` lists `{"loc", "msg", "type"}` per field."""
+    """The input does not fit the workflow's annotation, or what was decided does not fit the question. `errors` lists
+    `{"loc", "msg", "type"}` per field."""
 
     def __init__(self, message: str, errors: list[dict[str, Any]] | None = None) -> None:
         super().__init__(message)
@@ -126,15 +127,31 @@ class ApprovalConflictError(RunError):
     """That approval is already decided the other way."""
 
 
+class ApprovalForbiddenError(RunError):
+    """That person is none of those who may decide the approval."""
+
+
 class ApprovalClosedError(RunError):
     """That approval can no longer be decided: it expired, was withdrawn, or the run has ended."""
+
+
+class LinkInvalidError(TinyWorkflowError):
+    """A signed link was not made with one of this service's keys, or was altered."""
+
+
+class LinkExpiredError(TinyWorkflowError):
+    """A signed link is genuine, and its time is over."""
 
 
 # --- schedules -----------------------------------------------------------------------------------
 
 
 class ScheduleNotFoundError(TinyWorkflowError):
-    """There is no schedule of that id."""
+    """There is no schedule (or no backfill of it) of that id."""
+
+
+class ScheduleChangedError(TinyWorkflowError):
+    """The schedule is no longer in the state that the caller has seen: nothing was changed."""
 
 
 # --- what workflow code may see ------------------------------------------------------------------
@@ -256,6 +273,10 @@ class NonDeterminismError(TinyWorkflowError):
 
 class StoreError(TinyWorkflowError):
     """The store refused or broke; the driver's error is the cause."""
+
+
+class ScheduleDamagedError(StoreError):
+    """The stored schedule of that id cannot be read; it can be deleted and made anew."""
 
 
 class StoreUnavailableError(StoreError):

@@ -1,26 +1,25 @@
-"""Schedules whose time has come: which of their times count, what overlap allows, which runs are started.
+"""One schedule whose time has come: which of its times count, what overlap allows, which runs are started.
 
 A run is named after its schedule and its time, so starting it again is no second run: two ticks at once, or one that
-dies between the start and the record of it, leave one run per time.
+dies between the start and the record of it, leave one run per time. Nothing is written here but those runs: the record
+as it has to be is given back.
 
-When a schedule fires is cron.py's business, what else can be done with it, that of schedules.py.
+When a schedule fires is cron.py's business, which schedules are looked at ticking.py's, what else can be done with one,
+that of schedules.py.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from .client import WorkflowClient
-from .clock import fresh_id
 from .cron import Timing, timing_from_dict
-from .errors import RunClosedError, RunNotFoundError, StoreError, StoreUnavailableError
-from .schedule_store import CatchUp, DamagedSchedule, Overlap, Schedule, ScheduleStore
+from .engine.context import ScheduleInfo
+from .errors import RunClosedError, RunNotFoundError
+from .schedule_store import CatchUp, Overlap, Schedule
 from .serialization import digest
-
-_log = logging.getLogger("tinyworkflow.schedules")
+from .store import Run, Status
 
 ON_TIME = timedelta(seconds=90)
 """So late a time still counts as kept: the ticks of a cloud scheduler are a minute apart. What is later was missed."""
@@ -29,19 +28,8 @@ SHORTEST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=1)
 """How soon a schedule that waits for its last run is looked at again: after as long as it has waited already, within
 these."""
-SHORTEST_DELAY = timedelta(seconds=5)
-LONGEST_DELAY = timedelta(minutes=5)
-"""The same for one that cannot start its run."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Firings:
-    """What was done for the schedules that were due: the runs whose time had come, why other schedules could start none
-    (schedule -> reason), and whether it stopped at its limit."""
-
-    run_ids: tuple[str, ...] = ()
-    problems: Mapping[str, str] = field(default_factory=dict)
-    more: bool = False
+MAX_WATCHED = 20
+"""Runs whose ends are still to be counted: so many are remembered, the latest ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +38,8 @@ class Fired:
 
     run_ids: tuple[str, ...]
     schedule: Schedule
+    skipped: bool = False
+    """Whether a time was settled without a run: overlap or catch_up said so."""
 
 
 def run_id_of(schedule_id: str, at: datetime) -> str:
@@ -68,90 +58,149 @@ def expecting(schedule: Schedule, at: datetime | None) -> Schedule:
     return replace(schedule, next_at=at, due_at=due, held_since=None, problem=None)
 
 
-async def start(client: WorkflowClient, schedule: Schedule, at: datetime, *, suffix: str = "") -> str:
-    """Start the run of that time, or find that it was started. `suffix` makes it another one."""
-    about = {"schedule_id": schedule.id, "scheduled_for": at.astimezone(UTC).isoformat()}
+async def start(client: WorkflowClient, schedule: Schedule, at: datetime) -> str:
+    """Start the run of that time, or find that it was started."""
+    at = at.astimezone(UTC)
+    begins = timing_from_dict(schedule.timing).interval_start(at).astimezone(UTC)
+    info = ScheduleInfo(id=schedule.id, scheduled_at=at, interval_start=begins, interval_end=at)
+    return await _start(client, schedule, info, run_id_of(schedule.id, at))
+
+
+async def start_now(client: WorkflowClient, schedule: Schedule, now: datetime, *, name: str) -> str:
+    """Start a run that stands for no time of the schedule; `name` tells it from others. Its data interval is the last
+    one that is over."""
+    timing, now = timing_from_dict(schedule.timing), now.astimezone(UTC)
+    end = timing.last_until(now)
+    begins = now if end is None else timing.interval_start(end)
+    info = ScheduleInfo(
+        id=schedule.id,
+        scheduled_at=now,
+        interval_start=begins.astimezone(UTC),
+        interval_end=(end or now).astimezone(UTC),
+    )
+    return await _start(client, schedule, info, f"{schedule.id}@{name}")
+
+
+async def _start(client: WorkflowClient, schedule: Schedule, info: ScheduleInfo, run_id: str) -> str:
+    about = {"schedule_id": schedule.id, "scheduled_for": info.scheduled_at.isoformat()}
     return await client.start_workflow(
         schedule.workflow,
         client.codec.decode(schedule.input),
-        run_id=run_id_of(schedule.id, at) + suffix,
+        run_id=run_id,
         attributes={**schedule.attributes, **about},
         on_conflict="use_existing",
+        schedule=info,
     )
 
 
-async def fire_due(client: WorkflowClient, *, limit: int) -> Firings:
-    """Start the runs whose time has come, up to `limit`; the rest is due at the next call.
-
-    A schedule that cannot start its run is reported, and the others go on; it keeps its time and is tried again, ever
-    more seldom. Raises StoreUnavailableError; the next call goes on where this one stopped.
-    """
-    schedules, now = client.store.schedules, client.clock.now()
-    found = await schedules.due(now=now, limit=limit)
-    run_ids: list[str] = []
-    problems: dict[str, str] = {}
-    for schedule in found:
-        if isinstance(schedule, DamagedSchedule):
-            problems[schedule.id] = schedule.problem
-            continue
-        if len(run_ids) >= limit:
-            break
-        try:
-            fired = await fire(client, schedule, now=now, limit=limit - len(run_ids))
-            run_ids += fired.run_ids
-            await _record(schedules, schedule, fired.schedule)
-        except StoreUnavailableError:
-            raise
-        except Exception as error:  # an unknown workflow, an input that fits no more, a record that makes no sense
-            problems[schedule.id] = f"{type(error).__name__}: {error}"
-            await _put_off(schedules, schedule, problems[schedule.id], now)
-    return Firings(run_ids=tuple(run_ids), problems=problems, more=len(found) >= limit or len(run_ids) >= limit)
+def knowing(schedule: Schedule, run_id: str) -> Schedule:
+    """The schedule, with this as its last run."""
+    watched = schedule.watched
+    if schedule.pause_after_failures is not None:
+        watched = (*(one for one in watched if one != run_id), run_id)[-MAX_WATCHED:]
+    return replace(schedule, last_run_id=run_id, watched=watched)
 
 
 async def fire(client: WorkflowClient, schedule: Schedule, *, now: datetime, limit: int) -> Fired:
-    """Start the runs that are due, at most `limit`; when more are, the record that it gives is due at once.
+    """Start the runs that are due, at most `limit`; when more are, the record that it gives is due at once, after the
+    others that are.
 
     Raises what starting a run raises, and InvalidInputError for a timing that cannot be read.
     """
     timing = timing_from_dict(schedule.timing)
+    look = _Look(client)
+    schedule = await _with_ends_counted(look, schedule)
+    if schedule.paused:
+        return Fired(run_ids=(), schedule=schedule)
     run_ids: list[str] = []
-    while schedule.next_at is not None and due_at(schedule, schedule.next_at) <= now and len(run_ids) < limit:
+    skipped = False
+    while schedule.next_at is not None and due_at(schedule, schedule.next_at) <= now:
+        if len(run_ids) >= limit:
+            return Fired(run_ids=tuple(run_ids), schedule=replace(schedule, due_at=now), skipped=skipped)
         at, last = _choose(schedule, timing, schedule.next_at, now)
+        overlap = Overlap.SKIP
         if at is not None:
-            overlap = await _resolve_overlap(client, schedule, missed=now - due_at(schedule, at) > ON_TIME)
+            overlap = await _resolve_overlap(look, schedule, missed=now - due_at(schedule, at) > ON_TIME)
             if overlap is Overlap.QUEUE:
-                return Fired(run_ids=tuple(run_ids), schedule=_held(schedule, now))
+                return Fired(run_ids=tuple(run_ids), schedule=_held(schedule, now), skipped=skipped)
             if overlap is Overlap.ALLOW:
                 run_ids.append(await start(client, schedule, at))
-                schedule = replace(schedule, last_at=at, last_run_id=run_ids[-1])
+                schedule = replace(knowing(schedule, run_ids[-1]), last_at=at)
+        skipped = skipped or overlap is Overlap.SKIP
         schedule = expecting(schedule, timing.next_after(last))
-    return Fired(run_ids=tuple(run_ids), schedule=schedule)
+    return Fired(run_ids=tuple(run_ids), schedule=schedule, skipped=skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """The runs that were looked at during one firing, each read once."""
+
+    client: WorkflowClient
+    seen: dict[str, Run | None] = field(default_factory=dict)
+
+    async def at(self, run_id: str) -> Run | None:
+        if run_id not in self.seen:
+            self.seen[run_id] = await self.client.store.get(run_id)
+        return self.seen[run_id]
+
+
+async def _with_ends_counted(look: _Look, schedule: Schedule) -> Schedule:
+    """The schedule, with the runs that have ended since counted, and paused when too many have failed in a row."""
+    most, failures = schedule.pause_after_failures, schedule.failures
+    if most is None:
+        return schedule
+    still_open: list[str] = []
+    for run_id in schedule.watched:
+        run = await look.at(run_id)
+        if run is None or run.status in (Status.CANCELLED, Status.TERMINATED):
+            continue  # somebody's wish says nothing about the workflow
+        if not run.status.closed:
+            still_open.append(run_id)
+            continue
+        failures = failures + 1 if run.status is Status.FAILED else 0
+        if failures >= most:
+            note = f"paused after {failures} failures in a row; the last one is run {run_id}"
+            sealed = look.client.codec.seal_text(note)
+            return replace(expecting(schedule, None), paused=True, note=sealed, failures=failures, watched=())
+    return replace(schedule, failures=failures, watched=tuple(still_open))
 
 
 def _choose(schedule: Schedule, timing: Timing, first: datetime, now: datetime) -> tuple[datetime | None, datetime]:
     """Of the times that have come (`first` is one): the one to start a run for, and the last that is settled by it."""
     if schedule.catch_up is CatchUp.ALL:
-        return first, first
+        if not _is_too_old(schedule, first, now):
+            return first, first
+        window = timedelta(seconds=(schedule.catch_up_window or 0) + schedule.jitter)
+        gone = timing.last_until(now - max(window, ON_TIME))  # surely too old, jitter and all
+        return None, max(first, gone or first)
     last = timing.last_until(now) or first
     while last > first and due_at(schedule, last) > now:
         last = timing.last_until(last - timedelta.resolution) or first
     last = max(first, last)
+    if _is_too_old(schedule, last, now):
+        return None, last
     if schedule.catch_up is CatchUp.LATEST or now - due_at(schedule, last) <= ON_TIME:
         return last, last
     was_in_time = schedule.held_since is not None and schedule.problem is None  # it waits for the last run's end
-    return first if was_in_time else None, last
+    return first if was_in_time and not _is_too_old(schedule, first, now) else None, last
 
 
-async def _resolve_overlap(client: WorkflowClient, schedule: Schedule, *, missed: bool) -> Overlap:
+def _is_too_old(schedule: Schedule, at: datetime, now: datetime) -> bool:
+    if schedule.catch_up_window is None:
+        return False
+    return now - due_at(schedule, at) > max(timedelta(seconds=schedule.catch_up_window), ON_TIME)
+
+
+async def _resolve_overlap(look: _Look, schedule: Schedule, *, missed: bool) -> Overlap:
     """What to do now: ALLOW starts, SKIP drops, QUEUE waits."""
     if schedule.overlap is Overlap.ALLOW or schedule.last_run_id is None:
         return Overlap.ALLOW
-    last = await client.store.get(schedule.last_run_id)
+    last = await look.at(schedule.last_run_id)
     if last is None or last.status.closed:
         return Overlap.ALLOW
     if schedule.overlap is Overlap.CANCEL_OTHER:
         try:
-            await client.cancel_workflow(last.run_id, f"schedule {schedule.id} starts its next run")
+            await look.client.cancel_workflow(last.run_id, f"schedule {schedule.id} starts its next run")
         except (RunClosedError, RunNotFoundError):  # it has ended by itself
             pass
         return Overlap.ALLOW
@@ -165,30 +214,3 @@ def _held(schedule: Schedule, now: datetime) -> Schedule:
     since = schedule.held_since if schedule.held_since is not None and schedule.problem is None else now
     wait = min(max(now - since, SHORTEST_WAIT), LONGEST_WAIT)
     return replace(schedule, due_at=now + wait, held_since=since, problem=None)
-
-
-async def _record(schedules: ScheduleStore, before: Schedule, after: Schedule) -> None:
-    if await schedules.put(replace(after, etag=fresh_id(32)), expected=before.etag):
-        return
-    # Another tick was faster, or a person. What it wrote stands, but for a run that it does not know of: the next time
-    # has to see that this one is open.
-    current = await schedules.get(before.id)
-    if current is None or after.last_at is None or after.last_run_id == before.last_run_id:
-        return
-    if current.last_at is None or current.last_at < after.last_at:
-        told = replace(current, last_at=after.last_at, last_run_id=after.last_run_id, etag=fresh_id(32))
-        await schedules.put(told, expected=current.etag)
-
-
-async def _put_off(schedules: ScheduleStore, schedule: Schedule, problem: str, now: datetime) -> None:
-    if schedule.problem != problem:
-        _log.warning("schedule %s cannot start its run: %s", schedule.id, problem)
-    since = schedule.held_since if schedule.held_since is not None and schedule.problem is not None else now
-    wait = min(max(now - since, SHORTEST_DELAY), LONGEST_DELAY)
-    held = replace(schedule, due_at=now + wait, held_since=since, problem=problem, etag=fresh_id(32))
-    try:
-        await schedules.put(held, expected=schedule.etag)
-    except StoreUnavailableError:
-        raise
-    except StoreError:  # a record that cannot be written: it is reported, and found again by the next call
-        _log.exception("schedule %s cannot be put off", schedule.id)

@@ -169,7 +169,7 @@ async def _send(
         max_response_bytes=max_response_bytes,
     )
     try:
-        async with _client() as client:
+        async with http_client() as client:
             for _ in range(MAX_REDIRECTS + 1):
                 async with client.stream(
                     request.method, request.url, headers=_with_secrets(request), content=request.content
@@ -193,13 +193,17 @@ send: ActivityDefinition[..., Any] = ActivityDefinition(
 
 
 @asynccontextmanager
-async def _client() -> AsyncIterator[httpx.AsyncClient]:
+async def http_client(*, trust_env: bool = True) -> AsyncIterator[httpx.AsyncClient]:
+    """A client for one attempt: no cookies, no redirects, no limit on time but for the connection. `trust_env`: whether
+    the environment may name a proxy."""
     # One for each attempt: a pool of connections belongs to the event loop that it began in, and runs share nothing.
     import httpx
 
     timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)  # the attempt as a whole has a timeout of its own
     agent = {"user-agent": "tinyworkflow-core"}
-    async with httpx.AsyncClient(verify=_tls(), timeout=timeout, cookies=_no_cookies(), headers=agent) as client:
+    async with httpx.AsyncClient(
+        verify=_tls(), timeout=timeout, cookies=_no_cookies(), headers=agent, trust_env=trust_env
+    ) as client:
         yield client
 
 

@@ -26,6 +26,7 @@ from .errors import (
     DuplicateDefinitionError,
     UnknownWorkflowError,
 )
+from .redaction import redaction
 from .retry import RetryPolicy
 
 __all__ = ["ActivityDefinition", "Registry", "WorkflowDefinition", "activity", "workflow"]
@@ -119,6 +120,7 @@ def workflow(
     *,
     version: int = 1,
     lint: Lint = "error",
+    redact: bool | Iterable[str] = (),
 ) -> Callable[[Callable[..., Coroutine[Any, Any, R]]], WorkflowDefinition[R]]: ...
 def workflow(
     name: Any = None,
@@ -127,6 +129,7 @@ def workflow(
     *,
     version: int = 1,
     lint: Lint = "error",
+    redact: bool | Iterable[str] = (),
 ) -> Any:
     """Declare a workflow: an `async def` whose first parameter is the WorkflowContext.
 
@@ -140,6 +143,9 @@ def workflow(
     - lint: what becomes of code that would not do the same on every replay: "error" refuses it, "warn" warns of each
       place with DeterminismWarning, "off" does not look. TINYWORKFLOW_LINT=off in the environment looks at no workflow,
       for a quicker cold start of what was checked before it was deployed.
+    - redact: names of fields whose values are shown as "[redacted]" over HTTP, wherever they are in what its runs were
+      given and have made: "iban" is any field of that name, "card.number" a `number` inside a `card`. True hides all
+      values. What is stored, and what code receives, stays as it is.
 
     Raises DefinitionError for a function that cannot be a workflow, and DeterminismError (one of them) by `lint`.
     """
@@ -162,10 +168,17 @@ def workflow(
         longest = positive_seconds(about, "timeout", timeout)
         if lint not in ("error", "warn", "off"):
             raise DefinitionError(f"{about}: lint is 'error', 'warn' or 'off', not {lint!r}")
+        hidden = redaction(about, redact)
         _look_for_chance(fn, about, lint)
         return _declare(
             WorkflowDefinition(
-                fn=fn, name=called, version=version, retry_policy=retry_policy, timeout=longest, lint=lint
+                fn=fn,
+                name=called,
+                version=version,
+                retry_policy=retry_policy,
+                timeout=longest,
+                lint=lint,
+                redaction=hidden,
             )
         )
 

@@ -1,4 +1,4 @@
-"""RetryPolicy: which failed attempt is tried again, and after how long. Pure."""
+"""RetryPolicy and RetrySchedule: which failed attempt is tried again, and after how long. Pure."""
 
 from __future__ import annotations
 
@@ -78,6 +78,31 @@ class RetryPolicy:
         if self.jitter:
             delay *= 1 + self.jitter_factor * (2 * chance - 1)
         return min(delay, longest)
+
+
+@dataclass(frozen=True)
+class RetrySchedule(RetryPolicy):
+    """A RetryPolicy whose pauses are given one by one, so `delays=("5s", "5m")` means at most three attempts.
+
+    Of the other settings jitter, jitter_factor, retry_on, never_on and total count. A jitter makes a pause longer or
+    shorter by up to the factor.
+    """
+
+    _: KW_ONLY
+    delays: tuple[Duration, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delays", tuple(self.delays))
+        object.__setattr__(self, "max_retries", len(self.delays))
+        super().__post_init__()
+        for delay in self.delays:
+            seconds(delay)
+
+    def delay(self, attempt: int, *, chance: float) -> float | None:
+        if attempt > len(self.delays):
+            return None
+        delay = seconds(self.delays[attempt - 1])
+        return delay * (1 + self.jitter_factor * (2 * chance - 1)) if self.jitter else delay
 
 
 def _exception_types(name: str, value: object) -> ExceptionTypes:

@@ -57,8 +57,19 @@ CLOSED_STATUSES = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED, 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class CastVote:
+    """What one person has said to a question that takes the votes of several."""
+
+    by: str | None
+    approved: bool
+    at: datetime
+    comment: str | None = None
+    way: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OpenApproval:
-    """A question that a run has asked and nobody has answered. `id` is the command's position in its generation."""
+    """A question that a run has asked and that is not decided. `id` is the command's position in its generation."""
 
     id: int
     key: str
@@ -68,6 +79,15 @@ class OpenApproval:
     approvers: tuple[str, ...] = ()
     form: str | None = None
     expires_at: datetime | None = None
+    quorum: int = 1
+    """So many have to approve."""
+    veto: bool = True
+    """Whether one rejection is enough all the same."""
+    escalate_to: tuple[str, ...] = ()
+    """Who may decide as well from `escalates_at` on."""
+    escalates_at: datetime | None = None
+    votes: tuple[CastVote, ...] = ()
+    """Those that count so far, oldest first; always empty with a quorum of 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from .registry import Registry
 from .serialization import Codec, Failure
 from .store import OpenApproval, Run, Status
 
-_ENCODED = ("input", "output", "result", "payload", "data", "details", "form", "heartbeat")
+_ENCODED = ("input", "output", "result", "payload", "data", "details", "form", "heartbeat", "custom_status")
 _WORDS = ("title", "comment", "reason")
 
 WorkflowStatus = Status

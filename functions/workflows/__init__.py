@@ -1,7 +1,7 @@
 """What is deployed: the workflows, and the webhooks that start them.
 
 - release_train: a release from a webhook to publication.
-- etl, user_report, expenses, retries, scheduled, reminders: what business programs are made of.
+- etl, user_report, expenses, purchases, retries, scheduled, reminders: what business programs are made of.
 - sentiment, content, documents: programs around a model, with `local_model` in its place.
 """
 
@@ -13,6 +13,7 @@ from .content import content_in_parallel, content_pipeline, content_with_approva
 from .documents import process_document, process_document_in_parallel, process_documents
 from .etl import simple_etl
 from .expenses import expense_approval
+from .purchases import purchase_approval
 from .release_train import release_train
 from .reminders import delayed_reminder
 from .retries import api_with_retries, parallel_with_retries, policy_per_activity, workflow_level_retry
@@ -37,6 +38,7 @@ __all__ = [
     "process_document",
     "process_document_in_parallel",
     "process_documents",
+    "purchase_approval",
     "release_train",
     "sentiment_analysis",
     "simple_etl",

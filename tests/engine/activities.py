@@ -51,3 +51,8 @@ def once(what: Any) -> Any:
 @activity(run_on="queue")
 def remote(what: Any) -> Any:
     return what
+
+
+@activity
+def tell(request: Any) -> None:
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.engine.activities import DeclinedError, book, charge, echo, inc, once, remote, undo
+from tests.engine.activities import DeclinedError, book, charge, echo, inc, once, remote, tell, undo
 from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.errors import ChildFailedError, RunExistsError, RunNotFoundError, StepInterruptedError
 
@@ -56,6 +56,23 @@ async def approvals(ctx: WorkflowContext) -> list[Any]:
 
     both = await asyncio.gather(ask("boss", 60), ask("legal", 3600))
     return [both, await ask("boss", 60)]
+
+
+async def approval_by_vote(ctx: WorkflowContext) -> list[Any]:
+    """Two of three agree, after they were told, reminded, and somebody else was asked as well."""
+    got = await ctx.wait_for_approval(
+        "boss",
+        3600,
+        title="Go?",
+        approvers=["ada", "bob"],
+        quorum=2,
+        notify=tell,
+        remind_every=600,
+        max_reminders=2,
+        escalate_after=1500,
+        escalate_to=["eve"],
+    )
+    return [got.approved, [[one.by, one.approved, one.comment, one.data] for one in got.votes]]
 
 
 async def task_group_cleanup(ctx: WorkflowContext) -> str:
@@ -265,6 +282,7 @@ GOLDEN: dict[str, Any] = {
         parallel_with_failure,
         timers_and_signals,
         approvals,
+        approval_by_vote,
         task_group_cleanup,
         chances,
         cancelled_with_cleanup,

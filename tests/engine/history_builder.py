@@ -30,6 +30,7 @@ from tinyworkflow_core.engine.history import (
     ActivityScheduled,
     ApprovalDecided,
     ApprovalRequested,
+    ApprovalVoted,
     ApprovalWithdrawn,
     CancelRequested,
     Event,
@@ -135,7 +136,7 @@ def stand(execution: Execution) -> dict[str, Any]:
         "outcome": picture(outcome),
         "retry": retry_plan(outcome),
         "open": [
-            [one.command.id, one.begun, one.deadline, one.heartbeat, one.due, one.delay, one.withdrawn]
+            [one.command.id, one.begun, one.deadline, one.heartbeat, one.due, one.delay, one.withdrawn, one.votes]
             for one in journal.open.values()
         ],
         "outward": list(journal.outward),
@@ -330,6 +331,25 @@ class LiveRun:
             )
         )
 
+    def vote(self, key: str, by: str, approved: bool = True, **said: Any) -> Self:
+        """Somebody votes on the open approval of that key."""
+        (command,) = (one for one in self.approvals if one.key == key)
+        return self.happen(self.voted(command, by, approved, **said))
+
+    def voted(
+        self, command: RequestApproval, by: str, approved: bool = True, *, comment: str | None = None, data: Any = None
+    ) -> Event:
+        return ApprovalVoted(
+            at=self.now,
+            id=command.id,
+            key=command.key,
+            message_id=self._message_id(),
+            approved=approved,
+            by=by,
+            comment=comment,
+            data=codec.encode(data),
+        )
+
     def record_side_effect(self, command: RunSideEffect) -> Self:
         """The function is called and what it gave or raised is stored."""
         try:
@@ -353,7 +373,17 @@ class LiveRun:
             case ExecuteActivity():
                 return ActivityScheduled(at=self.now, **command.about())
             case RequestApproval():
-                return ApprovalRequested(at=self.now, id=command.id, key=command.key, expires_at=command.expires_at)
+                return ApprovalRequested(
+                    at=self.now,
+                    id=command.id,
+                    key=command.key,
+                    expires_at=command.expires_at,
+                    approvers=command.approvers if command.quorum > 1 else (),
+                    quorum=command.quorum,
+                    veto=command.veto,
+                    escalate_to=command.escalate_to,
+                    escalates_at=command.escalates_at,
+                )
             case RunSideEffect() | StartChild() | SendMessage():
                 return None
 

@@ -65,6 +65,18 @@ def approvals(run: OwnedRun) -> None:
     run.let_go().later(5).decide("boss", False, by="bob")
 
 
+def approval_by_vote(run: OwnedRun) -> None:
+    run.let_go().later(1).complete(run.activities[0])
+    run.let_go().fire(min(run.timers, key=lambda timer: timer.due))
+    run.later(1).complete(run.activities[0])
+    run.let_go().later(1).vote("boss", "ada", comment="fine", data={"amount": 3})
+    run.fire(min(run.timers, key=lambda timer: timer.due))
+    run.later(1).complete(run.activities[0])
+    run.let_go().fire(min(run.timers, key=lambda timer: timer.due))
+    run.later(1).fail(run.activities[0], ConnectionError("down"))
+    run.let_go().later(5).vote("boss", "eve")
+
+
 def task_group_cleanup(run: OwnedRun) -> None:
     run.let_go()
     run.later(9).fail(run.activities[0], ValueError("declined"))
@@ -221,6 +233,7 @@ STORIES: dict[str, Callable[[OwnedRun], OwnedRun | None]] = {
     "parallel_with_failure": parallel_with_failure,
     "timers_and_signals": timers_and_signals,
     "approvals": approvals,
+    "approval_by_vote": approval_by_vote,
     "task_group_cleanup": task_group_cleanup,
     "chances": chances,
     "cancelled_with_cleanup": cancelled_with_cleanup,

@@ -61,7 +61,8 @@ def test_a_compensation_that_fails_for_good_is_said_and_the_others_follow(
     run.fail(run.activities[0], ValueError("no"))
     with caplog.at_level(logging.ERROR):
         run.fail(run.activities[0], RuntimeError("too late"))
-    assert "compensation undo of step 2 failed: too late" in caplog.text
+    assert "compensation undo of step 2 failed: RuntimeError" in caplog.text
+    assert "too late" not in caplog.text
     assert asked(run) == [("undo", "hotel")]
     run.complete(run.activities[0])
     assert isinstance(run.outcome, Failed)

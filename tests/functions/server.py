@@ -52,10 +52,12 @@ class Server:
 
 
 @contextmanager
-def server(target: str, environ: Mapping[str, str], port: int | None = None) -> Iterator[Server]:
+def server(
+    target: str, environ: Mapping[str, str], port: int | None = None, source: str = "functions/main.py"
+) -> Iterator[Server]:
     """`functions-framework --target TARGET`, killed on the way out if it still runs. It need not be up yet."""
     port = port or free_port()
-    command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", "functions/main.py"]
+    command = [sys.executable, "-m", "functions_framework", "--target", target, "--source", source]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("TINYWORKFLOW_", "K_"))}
     with tempfile.TemporaryFile() as output:

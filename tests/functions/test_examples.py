@@ -17,7 +17,18 @@ from tinyworkflow_core import ApplicationError, RetryAfter, TinyWorkflowClient, 
 from tinyworkflow_core.errors import InvalidInputError
 from tinyworkflow_core.schedule_store import Schedule
 from tinyworkflow_core.testing import START, VirtualClock, WorkflowEnvironment, four_ways
-from workflows import content, documents, etl, expenses, local_model, reminders, retries, scheduled, sentiment
+from workflows import (
+    content,
+    documents,
+    etl,
+    expenses,
+    local_model,
+    purchases,
+    reminders,
+    retries,
+    scheduled,
+    sentiment,
+)
 
 DEPLOYED = [getattr(workflows, name) for name in workflows.__all__ if name != "github"]
 
@@ -481,7 +492,7 @@ async def test_content_that_nobody_wants_or_looks_at_is_not_published() -> None:
     async with env() as world:
         run_id = await world.start(content.content_with_approval, BRIEF | {"rounds": 1})
         await world.run()
-        await world.decide(run_id, "review-1", approved=False)
+        await world.decide(run_id, "review-1", approved=False, by="ada")
         assert await world.result(run_id) == {"status": "rejected", "rounds": 1}
 
         run_id = await world.start(content.content_with_approval, BRIEF)
@@ -562,7 +573,8 @@ async def test_a_batch_of_documents_names_those_that_failed_and_does_the_others(
 
 
 def test_every_workflow_of_the_package_is_deployed_and_says_what_it_shows() -> None:
-    for module in (content, documents, etl, expenses, reminders, retries, scheduled, sentiment, workflows.user_report):
+    examples = (content, documents, etl, expenses, purchases, reminders, retries, scheduled, sentiment)
+    for module in (*examples, workflows.user_report):
         assert module.__doc__
-    assert len({one.name for one in DEPLOYED}) == len(DEPLOYED) == 21
+    assert len({one.name for one in DEPLOYED}) == len(DEPLOYED) == 22
     assert all(one.__doc__ for one in DEPLOYED)

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from tinyworkflow_core import App, WorkflowContext, activity, create_app, workflow
 from tinyworkflow_core.http import ALL
+from tinyworkflow_core.http.settings import HttpSettings
 from tinyworkflow_core.http.webhooks import Webhook
 
 HERE = "http://127.0.0.1:8080"
@@ -53,6 +54,12 @@ async def asker(ctx: WorkflowContext) -> str:
 
 
 @workflow
+async def pair(ctx: WorkflowContext) -> list[str | None]:
+    decision = await ctx.wait_for_approval("go", approvers=["ada", "bob"], quorum=2)
+    return [one.by for one in decision.votes]
+
+
+@workflow
 async def broken(ctx: WorkflowContext) -> None:
     raise ValueError("the secret plan")
 
@@ -62,7 +69,7 @@ async def sleeper(ctx: WorkflowContext) -> None:
     await asyncio.sleep(3600)
 
 
-WORKFLOWS = (echo, order, listener, asker, broken, sleeper)
+WORKFLOWS = (echo, order, listener, asker, pair, broken, sleeper)
 
 
 def new_app(**arguments: Any) -> App:
@@ -80,9 +87,10 @@ async def calling(
     peer: str = "127.0.0.1",
     base_url: str = HERE,
     headers: Mapping[str, str] | None = None,
+    settings: HttpSettings | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A caller of the app's HTTP front."""
-    front = create_app(app, parts=frozenset(parts), emulate=emulate, webhooks=webhooks)
+    front = create_app(app, parts=frozenset(parts), emulate=emulate, webhooks=webhooks, settings=settings)
     transport = httpx.ASGITransport(front, client=(peer, 50_000))
     async with httpx.AsyncClient(transport=transport, base_url=base_url, headers=dict(headers or {})) as caller:
         yield caller

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
 import httpx
 import pytest
 
-from tests.http.front import assert_problem, new_app
+from tests.http.front import assert_problem, calling, echo, new_app
 from tinyworkflow_core import App, RetryPolicy, WorkflowContext, activity, workflow
+from tinyworkflow_core.testing import START, VirtualClock
 
 
 @pytest.fixture
@@ -46,7 +48,23 @@ async def test_a_run_in_other_hands_is_409_with_retry_after(app: App, caller: ht
 async def test_a_tick_reports_what_it_had_looked_at(app: App, caller: httpx.AsyncClient) -> None:
     await caller.post("/v1/workflows/echo/runs", json={"run_id": "r"})
     answer = await caller.post("/internal/tick", content=b"whatever a scheduler sends")
-    assert (answer.status_code, answer.json()) == (200, {"dispatched": ["r"], "more": False})
+    assert answer.status_code == 200
+    nothing: dict[str, list[str]] = {key: [] for key in ("started", "backfilled", "skipped", "waiting", "paused")}
+    assert answer.json() == {"dispatched": ["r"], "more": False, "problems": {}, **nothing}
+
+
+async def test_a_tick_tells_what_schedules_have_started_and_which_could_not() -> None:
+    clock = VirtualClock()
+    before = new_app(dispatcher="none", clock=clock)
+    for name in ("echo", "order"):
+        await before.schedules.create_interval(name, "1h", {"item": "tea"}, id=name)
+    clock.move_to(START + timedelta(hours=1))
+    deployed = App(before.store, workflows=[echo], dispatcher="none", clock=clock)
+    async with calling(deployed, parts=["tick"]) as scheduler:
+        told = (await scheduler.post("/internal/tick")).json()
+    assert [run_id.partition("@")[0] for run_id in told["started"]] == ["echo"]
+    assert list(told["problems"]) == ["order"]
+    await deployed.close()
 
 
 @activity(run_on="queue", timeout="1m", retry_policy=RetryPolicy(max_retries=0))
@@ -107,9 +125,15 @@ async def test_an_attempt_that_nobody_waits_for_is_not_made(
     assert MEASURED == []
 
 
-async def test_an_attempt_for_nobody_or_without_its_place_is_refused(handed_out: httpx.AsyncClient) -> None:
-    unknown = await handed_out.post("/internal/activity", json={"run_id": "nobody", **ATTEMPT})
-    assert assert_problem(unknown, 404)["type"].endswith(":run-not-found")
+async def test_a_call_for_a_run_that_is_no_more_is_done_for_a_queue_would_repeat_it(
+    handed_out: httpx.AsyncClient,
+) -> None:
+    for path, body in (("advance", {"run_id": "nobody"}), ("activity", {"run_id": "nobody", **ATTEMPT})):
+        answer = await handed_out.post(f"/internal/{path}", json=body)
+        assert (answer.status_code, answer.json()) == (200, {"run_id": "nobody", "progress": "unknown"})
+
+
+async def test_an_attempt_without_its_place_is_refused(handed_out: httpx.AsyncClient) -> None:
     for body in ({"run_id": "r"}, {"run_id": "r", **ATTEMPT, "attempt": "one"}, {"run_id": "r", **ATTEMPT, "x": 1}):
         assert_problem(await handed_out.post("/internal/activity", json=body), 422)
     assert MEASURED == []

@@ -254,14 +254,14 @@ async def test_the_same_decision_twice_is_one_and_another_is_a_conflict(ways: Wa
     async def scenario(env: WorkflowEnvironment) -> None:
         run_id = await env.start(two_questions)
         await env.run()
-        await env.decide(run_id, "budget")
-        await env.decide(run_id, "budget")
+        await env.decide(run_id, "budget", by="ann")
+        await env.decide(run_id, "budget", by="ann")
         with pytest.raises(ApprovalConflictError):
-            await env.decide(run_id, "budget", approved=False)
+            await env.decide(run_id, "budget", approved=False, by="ann")
         await env.run()
-        await env.decide(run_id, "budget")  # taken up meanwhile
+        await env.decide(run_id, "budget", by="ann")  # taken up meanwhile
         with pytest.raises(ApprovalConflictError):
-            await env.decide(run_id, "budget", approved=False)
+            await env.decide(run_id, "budget", approved=False, by="ann")
         assert len(await env.events(run_id, "ApprovalDecided")) == 1
 
     await ways(scenario, two_questions)
@@ -274,7 +274,7 @@ async def test_of_ten_people_who_decide_at_once_one_decides(ways: Ways) -> None:
 
         async def vote(number: int) -> bool:
             try:
-                await env.decide(run_id, "budget", approved=number % 2 == 0, by=f"p{number}")
+                await env.decide(run_id, "budget", approved=number % 2 == 0, by="ann")
             except ApprovalConflictError:
                 return False
             return True

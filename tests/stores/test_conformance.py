@@ -34,6 +34,7 @@ from tinyworkflow_core.store import (
     CLOSED_STATUSES,
     GRACE,
     STEERING,
+    CastVote,
     Commit,
     Delivery,
     DeliveryOutcome,
@@ -71,6 +72,11 @@ AN_APPROVAL = OpenApproval(
     approvers=("ann", "bob"),
     form='{"type":"object"}',
     expires_at=T0 + timedelta(days=2, microseconds=1),
+    quorum=2,
+    veto=False,
+    escalate_to=("eve",),
+    escalates_at=T0 + timedelta(days=1, microseconds=1),
+    votes=(CastVote(by="ann", approved=True, at=T0 + timedelta(microseconds=7), comment=ODD, way="link"),),
 )
 
 
@@ -688,6 +694,7 @@ EVERY_EVENT: tuple[Event, ...] = (
         at=T0, id=1, key="k", title="t", details=ODD, approvers=("a", "b"), form="{}", expires_at=T0 + SECOND
     ),
     history.ApprovalDecided(at=T0, id=1, key="k", message_id="m", approved=False, by="ann", comment=ODD, data="[1]"),
+    history.ApprovalVoted(at=T0, id=1, key="k", message_id="m", approved=True, by="ann", comment=ODD, way="link"),
     history.ApprovalWithdrawn(at=T0, id=1, key="k"),
     history.SideEffectRecorded(at=T0, id=1, result=None, error=A_FAILURE),
     history.ChildStarted(**_CHILD, on_parent_close="cancel"),

@@ -16,7 +16,15 @@ from tests.stores.conftest import StoreFactory
 from tests.stores.records import MICROSECOND, SECOND, T0
 from tinyworkflow_core.cron import CronSchedule
 from tinyworkflow_core.errors import StoreError
-from tinyworkflow_core.schedule_store import CatchUp, DamagedSchedule, Overlap, Schedule, ScheduleStore
+from tinyworkflow_core.schedule_store import (
+    Backfill,
+    BackfillState,
+    CatchUp,
+    DamagedSchedule,
+    Overlap,
+    Schedule,
+    ScheduleStore,
+)
 from tinyworkflow_core.store import Store
 from tinyworkflow_core.stores import open_store
 from tinyworkflow_core.stores.firestore import FirestoreStore
@@ -50,6 +58,28 @@ FULL = a_schedule(
     last_at=T0 - timedelta(days=1),
     last_run_id="daily@20260228T090000Z",
     attributes={"team": "billing", "level": 3, "share": 0.5, "urgent": True},
+    catch_up_window=7200.5,
+    pause_after_failures=3,
+    failures=2,
+    watched=("daily@20260227T090000Z", "daily@20260228T090000Z"),
+    backfills=(
+        Backfill(
+            id="one",
+            start=T0 - timedelta(days=9),
+            end=T0 - MICROSECOND,
+            max_concurrency=2,
+            total=9,
+            created_at=T0,
+            next_at=T0 - timedelta(days=5),
+            look_at=T0 + MICROSECOND,
+            open_runs=("daily@20260220T090000Z",),
+            started=4,
+            failed=1,
+            held_since=T0,
+            problem="no such workflow",
+        ),
+        Backfill(id="two", start=T0, end=T0, max_concurrency=1, total=1, created_at=T0, state=BackfillState.CANCELLED),
+    ),
 )
 
 
@@ -122,6 +152,15 @@ async def test_due_gives_what_is_due_longest_overdue_first_and_bounded(schedules
     assert [one.id for one in await schedules.due(now=T0, limit=2)] == ["b", "d"]
 
 
+async def test_a_schedule_is_due_for_its_backfills_also_while_it_is_paused(schedules: ScheduleStore) -> None:
+    late, early = replace(FULL.backfills[0], look_at=T0 + SECOND), replace(FULL.backfills[0], id="b", look_at=T0)
+    await schedules.put(a_schedule(backfills=(late, early), paused=True), expected=None)
+    await schedules.put(a_schedule("other", backfills=(late,), due_at=T0 - SECOND), expected=None)
+    assert [one.id for one in await schedules.due(now=T0, limit=10)] == ["other", "daily"]
+    await schedules.put(a_schedule(backfills=(late,), paused=True, etag="2"), expected="1")
+    assert [one.id for one in await schedules.due(now=T0, limit=10)] == ["other"]
+
+
 async def test_due_follows_every_put(schedules: ScheduleStore) -> None:
     first = a_schedule(due_at=T0)
     await schedules.put(first, expected=None)
@@ -146,7 +185,7 @@ async def test_a_list_is_in_the_order_of_ids_page_by_page(schedules: ScheduleSto
 async def test_a_record_that_cannot_be_read_does_not_hide_the_others(store: Store) -> None:
     await store.schedules.put(a_schedule("broken", due_at=T0 - SECOND), expected=None)
     await store.schedules.put(a_schedule("whole", due_at=T0), expected=None)
-    for damage in ("{", "[]", '{"id": "broken"}', '{"id": "broken", "overlap": "perhaps"}'):
+    for damage in ("{", "[]", '{"id": "broken"}', '{"id": "broken", "overlap": "perhaps"}', '{"backfills": [1]}'):
         await damage_record(store, "broken", damage)
         for found in (await store.schedules.due(now=T0, limit=10), await store.schedules.list()):
             broken, whole = found
@@ -208,6 +247,28 @@ async def test_ticks_of_several_processes_at_once_start_one_run_per_time(shared_
         assert {one.last_run_id for one in await world.schedules.list() if isinstance(one, Schedule)} == {
             *expected[1::2]
         }
+        await world.store.close()
+
+
+@pytest.mark.parametrize(("catch_up", "hours"), [("all", ["09", "10", "11"]), ("latest", ["11"]), ("none", [])])
+async def test_after_three_periods_without_a_tick_two_at_once_catch_up_as_they_were_told(
+    shared_store_factory: StoreFactory, catch_up: str, hours: list[str]
+) -> None:
+    url, clock = shared_store_factory.url(), VirtualClock(START)
+    worlds = [World(open_store(url), clock) for _ in range(2)]
+    hourly = CronSchedule("0 * * * *")
+    await worlds[0].schedules.create("report", hourly, id="s", overlap="allow", catch_up=catch_up)
+    await worlds[0].schedules.create("report", hourly, id="b")
+    await worlds[0].schedules.pause("b")
+    await worlds[0].schedules.backfill("b", START - timedelta(hours=3), START, dry_run=False, max_concurrency=2)
+    await worlds[1].end("b@20260105T050000Z")
+    clock.move_to(START + timedelta(hours=3, minutes=30))
+    await asyncio.gather(*(world.tick() for world in worlds))
+    backfilled = [f"b@20260105T{hour}0000Z" for hour in ("05", "06", "07")]
+    for world in worlds:
+        assert await world.runs() == [*backfilled, *(f"s@20260105T{hour}0000Z" for hour in hours)]
+        [backfill] = (await world.schedule("b")).backfills
+        assert (backfill.started, sorted(backfill.open_runs)) == (3, backfilled[1:])
         await world.store.close()
 
 

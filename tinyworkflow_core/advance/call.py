@@ -37,6 +37,7 @@ from ..errors import (
     UpdateRejectedError,
 )
 from ..store import Lease, Message, MessageKind, RunState, Status
+from ..tracebacks import told
 from .endings import close, continue_as_new, park, stay_suspended, suspend, terminate
 from .holding import Attention, Holding
 from .outgoing import Ready, cancellation, outgoing, refused, unreachable, word_of_end, word_of_end_id
@@ -102,7 +103,7 @@ class Call:
                     return progress
             return await self._run_code()
         except (UnknownWorkflowError, SerializationError) as error:
-            return await park(holding, str(error))
+            return await park(holding, str(error), logged=told(error))
 
     async def _run_code(self) -> Progress:
         outcome = self._rebuild()

@@ -165,6 +165,10 @@ async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress
         deadline=started.deadline if holding.execution is None else holding.execution.latest_deadline,
         seen=outcome.seen,
         custom_status=None if holding.execution is None else holding.execution.custom_status,
+        schedule_id=started.schedule_id,
+        scheduled_at=started.scheduled_at,
+        interval_start=started.interval_start,
+        interval_end=started.interval_end,
     )
     holding.show_state(approvals=())
     outbox = _to_children_left(holding)
@@ -178,11 +182,12 @@ async def continue_as_new(holding: Holding, outcome: ContinuedAsNew) -> Progress
     return Progress.CONTINUED
 
 
-async def park(holding: Holding, problem: str) -> Progress:
-    """Put the run aside, whole, until code that fits is deployed or a person acts."""
+async def park(holding: Holding, problem: str, *, logged: str | None = None) -> Progress:
+    """Put the run aside, whole, until code that fits is deployed or a person acts. `logged`: what the log says in place
+    of a problem that may quote data."""
     await _stop(holding)
     run_id = holding.run_id
-    _log.error("run %s is parked: %s", run_id, problem, extra={"run_id": run_id})
+    _log.error("run %s is parked: %s", run_id, problem if logged is None else logged, extra={"run_id": run_id})
     wake_at = holding.now() + timedelta(seconds=holding.around.settings.parked_retry_seconds)
     release = holding.ledger.release(Status.PARKED, wake_at=wake_at, problem=problem)
     await holding.ledger.write([], release=release)

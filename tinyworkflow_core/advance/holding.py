@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from ..dispatcher import Task
@@ -13,7 +14,7 @@ from ..engine.history import ApprovalWithdrawn, Event, PatchMarked
 from ..engine.replay import Execution
 from ..store import Lease, Message, OpenApproval, RunState
 from .ledger import Ledger
-from .records import open_approval
+from .records import cast_vote, open_approval
 from .surroundings import Surroundings
 from .work import Work
 
@@ -119,7 +120,10 @@ class Holding:
         assert self.execution is not None
         known = {one.id: one for one in self.ledger.run.open_approvals}
         return tuple(
-            known.get(one.command.id) or open_approval(one.command, one.delay, self.now())
+            replace(
+                known.get(one.command.id) or open_approval(one.command, one, self.now()),
+                votes=tuple(cast_vote(vote) for vote in one.votes),
+            )
             for one in self.execution.journal.open.values()
             if isinstance(one.command, RequestApproval)
         )

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from ..clock import Clock
-from ..engine.history import ApprovalDecided, ApprovalWithdrawn, Event
+from ..engine.history import ApprovalDecided, ApprovalVoted, ApprovalWithdrawn, Event
+from ..engine.voting import verdict
 from ..errors import LeaseLost, StoreError, StoreUnavailableError
 from ..serialization import Codec
-from ..store import Commit, Lease, Message, NewRun, Release, RunState, Status, Store
-from .records import how_many_fit
+from ..store import Commit, Lease, Message, NewRun, OpenApproval, Release, RunState, Status, Store
+from .records import cast_vote, how_many_fit
 
 _PAUSES = (0.05, 0.2, 1.0)
 """Seconds before a write is repeated that the store could not confirm."""
@@ -118,15 +119,17 @@ class Ledger:
     def changes_shown(self, events: Sequence[Event], custom_status: str | None, now: datetime) -> Release | None:
         """The change of the record that goes with these events while the lease is kept; None when there is none.
 
-        Decided approvals are taken off in the same write that takes the message out of the inbox, so that nobody can
-        decide a second time in between. A custom status is shown once a second at most: the record is one document.
+        Votes are shown, and decided approvals taken off, in the same write that takes the message out of the inbox, so
+        that nobody can decide a second time in between. A custom status is shown once a second at most: the record is
+        one document.
         """
         closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
-        left = tuple(one for one in self.run.open_approvals if one.id not in closed)
+        asked = [_counted(one, events) for one in self.run.open_approvals if one.id not in closed]
+        left = tuple(one for one in asked if verdict(one, one.votes) is None)
         # By fingerprint: a sealed value is another text each time.
         differs = self._fingerprint(custom_status) != self._fingerprint(self.run.custom_status)
         late = differs and now >= self._shown_at + _SHOWN_EVERY
-        if len(left) == len(self.run.open_approvals) and not late:
+        if left == self.run.open_approvals and not late:
             return None
         self._shown_at = now
         self.show(open_approvals=left, custom_status=custom_status)
@@ -147,3 +150,8 @@ class Ledger:
         if commit.events:
             self._sequence += 1
             self.history += commit.events
+
+
+def _counted(asked: OpenApproval, events: Sequence[Event]) -> OpenApproval:
+    new = [cast_vote(one) for one in events if isinstance(one, ApprovalVoted) and one.id == asked.id]
+    return replace(asked, votes=(*asked.votes, *new)) if new else asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from ..engine.commands import ActivityAttempt, ExecuteActivity, RequestApproval, StartChild, StartTimer
@@ -16,6 +16,7 @@ from ..engine.history import (
     ActivityScheduled,
     ApprovalDecided,
     ApprovalRequested,
+    ApprovalVoted,
     CancelRequested,
     ChildEnded,
     Event,
@@ -32,14 +33,14 @@ from ..engine.history import (
 )
 from ..engine.journal import Journal, Pending
 from ..serialization import Failure, stored_size
-from ..store import Message, MessageKind, NewRun, OpenApproval, Run
+from ..store import CastVote, Message, MessageKind, NewRun, OpenApproval, Run
 
 _EVENT_OVERHEAD = 400
 """Bytes of an event's JSON besides its values: names, times, ids."""
 
 _MEANWHILE = (
-    LeaseTaken, SignalReceived, RunSuspended, RunResumed, UpdateAccepted, UpdateRejected, ApprovalDecided, ChildEnded,
-    ActivityCompleted, ActivityFailed,
+    LeaseTaken, SignalReceived, RunSuspended, RunResumed, UpdateAccepted, UpdateRejected, ApprovalDecided,
+    ApprovalVoted, ChildEnded, ActivityCompleted, ActivityFailed,
 )  # fmt: skip
 """What may happen to a run that waits for its time."""
 
@@ -63,13 +64,18 @@ def asked_for(pending: Pending, now: datetime) -> Event | None:
                 approvers=asked.approvers,
                 form=asked.form,
                 expires_at=asked.expires_at,
+                quorum=asked.quorum,
+                veto=asked.veto,
+                escalate_to=asked.escalate_to,
+                escalates_at=asked.escalates_at,
             )
         case _:
             return None
 
 
-def open_approval(command: RequestApproval, delay: timedelta, now: datetime) -> OpenApproval:
-    """The question as the run's record shows it."""
+def open_approval(command: RequestApproval, pending: Pending, now: datetime) -> OpenApproval:
+    """The question as the run's record shows it. When it is due is put off as its timers are."""
+    escalates_at = None if command.escalates_at is None else command.escalates_at + pending.delay
     return OpenApproval(
         id=command.id,
         key=command.key,
@@ -78,8 +84,17 @@ def open_approval(command: RequestApproval, delay: timedelta, now: datetime) -> 
         details=command.details,
         approvers=command.approvers,
         form=command.form,
-        expires_at=None if command.expires_at is None else command.expires_at + delay,
+        expires_at=None if command.expires_at is None else command.expires_at + pending.delay,
+        quorum=command.quorum,
+        veto=command.veto,
+        escalate_to=command.escalate_to,
+        escalates_at=escalates_at,
     )
+
+
+def cast_vote(event: ApprovalVoted) -> CastVote:
+    """The vote as the run's record shows it."""
+    return CastVote(by=event.by, approved=event.approved, at=event.at, comment=event.comment, way=event.way)
 
 
 def received(message: Message, *, now: datetime, generation: int, journal: Journal | None) -> Event | None:
@@ -96,22 +111,29 @@ def received(message: Message, *, now: datetime, generation: int, journal: Journ
         case MessageKind.APPROVAL:
             if journal is None or body["generation"] != generation or body["id"] > journal.position:
                 return None
-            return ApprovalDecided(
-                at=now,
-                id=body["id"],
-                key=body["key"],
-                message_id=message.id,
-                approved=body["approved"],
-                by=body.get("by"),
-                comment=body.get("comment"),
-                data=body.get("data", "null"),
-            )
+            return _answered(message, now)
         case MessageKind.CHILD:
             return _child_ended(message, now, generation, journal)
         case MessageKind.ACTIVITY:
             return _activity_ended(message, now, generation, journal)
         case _:
             return None
+
+
+def _answered(message: Message, now: datetime) -> Event:
+    body = message.body
+    said: dict[str, Any] = {
+        "at": now,
+        "id": body["id"],
+        "key": body["key"],
+        "message_id": message.id,
+        "approved": body["approved"],
+        "by": body.get("by"),
+        "comment": body.get("comment"),
+        "data": body.get("data", "null"),
+        "way": body.get("way"),
+    }
+    return ApprovalVoted(**said) if body.get("votes") else ApprovalDecided(**said)
 
 
 def _child_ended(message: Message, now: datetime, generation: int, journal: Journal | None) -> Event | None:

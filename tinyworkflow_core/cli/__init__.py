@@ -6,7 +6,7 @@ current folder is importable. Each module holds a group of commands; console.py 
 
 from __future__ import annotations
 
-from . import code, decisions, histories, operating, runs, schedules
+from . import code, decisions, histories, keys, operating, runs, schedules
 from .console import cli
 
 __all__ = ["cli", "main"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
+from ..backfilling import DEFAULT_CONCURRENCY
+from ..cron import CronSchedule, OneOff, Timing
+from ..declaring import ScheduleChanges, ScheduleOptions
 from ..embedded import TinyWorkflowClient
 from ..schedule_store import DamagedSchedule, Schedule
+from ..schedules import Schedules
 from .console import InputText, JsonFlag, ask, cli, codec, parse, show, show_done
 
 ScheduleId = Annotated[str, typer.Argument(help="The schedule's id.")]
@@ -29,41 +33,85 @@ class _Group(TyperGroup):
 
 schedules = typer.Typer(
     cls=_Group,
-    help="Start runs by the clock: add, list, pause, resume, delete, trigger, backfill.",
+    help="Start runs by the clock: add, change, list, pause, resume, delete, trigger, backfill.",
     no_args_is_help=True,
 )
 cli.add_typer(schedules, name="schedule")
+
+
+Cron = Annotated[str | None, typer.Argument(help="When, as a cron line: '0 9 * * 1'.")]
+Every = Annotated[str | None, typer.Option(help="Or an interval: 30s, 5m, 1h, 7d.")]
+At = Annotated[str | None, typer.Option(help="Or once: a moment in ISO format; UTC unless it says otherwise.")]
+Zone = Annotated[str | None, typer.Option(help="The zone that the cron line is meant in; UTC unless given.")]
+OverlapText = Annotated[
+    str | None, typer.Option(help="While the last run is open: skip (unless given), queue, cancel_other, allow.")
+]
+CatchUpText = Annotated[str | None, typer.Option(help="Of times that were missed: none, latest (unless given), all.")]
+Window = Annotated[str | None, typer.Option(help="A time that is older when its turn comes gets no run, such as 2h.")]
+Jitter = Annotated[str | None, typer.Option(help="Start up to so much later, such as 30s.")]
+Failures = Annotated[int | None, typer.Option(help="Pause it when so many of its runs have failed in a row.")]
 
 
 @schedules.command()
 def add(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="The workflow's name.")],
-    cron: Annotated[str | None, typer.Argument(help="When, as a cron line: '0 9 * * 1'.")] = None,
-    every: Annotated[str | None, typer.Option(help="Or an interval: 30s, 5m, 1h, 7d.")] = None,
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
     input_data: InputText = None,
     schedule_id: Annotated[str | None, typer.Option("--id", help="An id; one that exists is changed.")] = None,
-    timezone: Annotated[str, typer.Option(help="The zone that the cron line is meant in.")] = "UTC",
-    overlap: Annotated[
-        str, typer.Option(help="While the last run is open: skip, queue, cancel_other, allow.")
-    ] = "skip",
-    catch_up: Annotated[str, typer.Option(help="Of times that were missed: none, latest, all.")] = "latest",
-    jitter: Annotated[str | None, typer.Option(help="Start up to so much later, such as 30s.")] = None,
+    timezone: Zone = None,
+    overlap: OverlapText = None,
+    catch_up: CatchUpText = None,
+    catch_up_window: Window = None,
+    jitter: Jitter = None,
+    pause_after_failures: Failures = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Have runs of a workflow started by the clock, and print the schedule's id. Its module is needed: -w."""
-    if (cron is None) is (every is None):
-        raise typer.BadParameter("give a cron line, or --every")
+    timing = _timing(cron, every, at, timezone)
+    if timing is None:
+        raise typer.BadParameter("give a cron line, or --every, or --at")
     data = parse("--input", input_data)
-    options: dict[str, Any] = {"overlap": overlap, "catch_up": catch_up, "jitter": jitter, "id": schedule_id}
+    options = _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures)
 
     async def create(client: TinyWorkflowClient) -> str:
-        if every is not None:
-            return await client.schedule_interval_workflow(name, every, data, **options)
-        return await client.schedule_workflow(name, cron, data, timezone=timezone, **options)
+        return await Schedules(client).create(name, timing(client), data, id=schedule_id, **options)
 
     made = ask(context, create)
     show({"id": made} if as_json else made)
+
+
+@schedules.command()
+def change(
+    context: typer.Context,
+    schedule_id: ScheduleId,
+    cron: Cron = None,
+    every: Every = None,
+    at: At = None,
+    input_data: InputText = None,
+    timezone: Zone = None,
+    overlap: OverlapText = None,
+    catch_up: CatchUpText = None,
+    catch_up_window: Window = None,
+    jitter: Jitter = None,
+    pause_after_failures: Failures = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Change what is given of a schedule, and nothing else. Its module is needed for another --input: -w."""
+    timing = _timing(cron, every, at, timezone)
+    changes = cast(ScheduleChanges, _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures))
+    if input_data is not None:
+        changes["input_data"] = parse("--input", input_data)
+
+    async def update(client: TinyWorkflowClient) -> Schedule:
+        if timing is not None:
+            changes["timing"] = timing(client)
+        return await client.update_schedule(schedule_id, **changes)
+
+    changed = ask(context, update)
+    show_done(as_json, id=changed.id)
 
 
 @schedules.command(name="list")
@@ -120,16 +168,83 @@ def backfill(
     start: Annotated[str, typer.Argument(help="From this time on, in ISO format; UTC unless it says otherwise.")],
     end: Annotated[str, typer.Argument(help="Up to, not including, this time.")],
     go: Annotated[bool, typer.Option("--go", help="Start the runs; without it the times are only shown.")] = False,
+    max_concurrency: Annotated[
+        int, typer.Option(help="So many of its runs may be open at once.")
+    ] = DEFAULT_CONCURRENCY,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the times in a window for which runs would be started; with --go, start them. Each time gets one run."""
     window = _moment("START", start), _moment("END", end)
-    times = ask(context, lambda client: client.backfill_schedule(schedule_id, *window, dry_run=not go))
-    texts = [one.isoformat() for one in times]
+    plan = ask(
+        context,
+        lambda client: client.backfill_schedule(schedule_id, *window, dry_run=not go, max_concurrency=max_concurrency),
+    )
+    texts = [one.isoformat() for one in plan.times]
     if as_json:
-        show({"id": schedule_id, "times": texts, "started": go})
+        show({"id": schedule_id, "times": texts, "started": go, "backfill_id": plan.id})
     for text in () if as_json else texts:
         typer.echo(text)
+
+
+@schedules.command()
+def backfills(context: typer.Context, schedule_id: ScheduleId, as_json: JsonFlag = False) -> None:
+    """Show how far the backfills of a schedule have come."""
+    schedule = ask(context, lambda client: client.get_schedule(schedule_id))
+    if as_json:
+        show(schedule.to_dict()["backfills"])
+    for one in () if as_json else schedule.backfills:
+        about = f", {one.failed} failed" * bool(one.failed) + f"  ({one.problem})" * bool(one.problem)
+        typer.echo(
+            f"{one.id} {one.start:%Y-%m-%d %H:%M} to {one.end:%Y-%m-%d %H:%M} "
+            f"{one.state} {one.started}/{one.total}{about}"
+        )
+
+
+@schedules.command()
+def cancel_backfill(
+    context: typer.Context,
+    schedule_id: ScheduleId,
+    backfill_id: Annotated[str, typer.Argument(help="The backfill's id.")],
+    as_json: JsonFlag = False,
+) -> None:
+    """Have a backfill start nothing more; the runs that it has started go on."""
+    ask(context, lambda client: client.cancel_backfill(schedule_id, backfill_id))
+    show_done(as_json, id=schedule_id, backfill_id=backfill_id)
+
+
+def _timing(
+    cron: str | None, every: str | None, at: str | None, timezone: str | None
+) -> Callable[[TinyWorkflowClient], Timing] | None:
+    """What makes the timing that was asked for. None: nothing was."""
+    if sum(one is not None for one in (cron, every, at)) > 1:
+        raise typer.BadParameter("give a cron line, or --every, or --at")
+    if timezone is not None and cron is None:
+        raise typer.BadParameter("--timezone belongs to a cron line")
+    if cron is not None:
+        return lambda client: CronSchedule(cron, timezone or "UTC")
+    if every is not None:
+        return lambda client: Schedules(client).interval(every)
+    if at is not None:
+        moment = _moment("--at", at)
+        return lambda client: OneOff(moment)
+    return None
+
+
+def _options(
+    overlap: str | None, catch_up: str | None, window: str | None, jitter: str | None, failures: int | None
+) -> ScheduleOptions:
+    options = ScheduleOptions()
+    if overlap is not None:
+        options["overlap"] = overlap
+    if catch_up is not None:
+        options["catch_up"] = catch_up
+    if window is not None:
+        options["catch_up_window"] = window
+    if jitter is not None:
+        options["jitter"] = jitter
+    if failures is not None:
+        options["pause_after_failures"] = failures
+    return options
 
 
 async def _every(client: TinyWorkflowClient) -> AsyncIterator[Schedule | DamagedSchedule]:
@@ -147,7 +262,8 @@ def _view(schedule: Schedule | DamagedSchedule) -> dict[str, Any]:
     if isinstance(schedule, DamagedSchedule):
         return {"id": schedule.id, "problem": schedule.problem}
     view = schedule.to_dict() | {"input": codec().plain(schedule.input)}
-    del view["etag"]  # says which state of the record it is, to the store
+    for name in ("etag", "watched"):  # say which state of the record it is, and what is still to be counted
+        del view[name]
     return view
 
 

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from ..clock import Clock
 from ..dispatcher import Advance, Task
+from ..tracebacks import without_words
 
 _log = logging.getLogger("tinyworkflow.dispatch")
 
@@ -119,8 +120,10 @@ class LocalDispatcher:
     async def _call(self, task: Task) -> None:
         try:
             await self._handler(task)
-        except Exception:  # the run is in the store, and the tick brings it back
-            _log.exception("a call for run %s failed", task.run_id, extra={"run_id": task.run_id})
+        except Exception as error:  # the run is in the store, and the tick brings it back
+            _log.error(
+                "a call for run %s failed", task.run_id, exc_info=without_words(error), extra={"run_id": task.run_id}
+            )
 
     def _set_timer(self) -> None:
         if self._timer is not None:

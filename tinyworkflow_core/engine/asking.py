@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar, cast
 
-from ..clock import Duration, moment, seconds
 from ..errors import ChildFailedError, SerializationError
 from ..registry import ActivityDefinition, WorkflowDefinition
 from ..serialization import Codec, Failure
@@ -20,7 +18,6 @@ from .commands import (
     Command,
     ExecuteActivity,
     ParentClosePolicy,
-    RequestApproval,
     RunSideEffect,
     SendMessage,
     StartChild,
@@ -30,7 +27,6 @@ from .history import (
     ActivityCancelled,
     ActivityCompleted,
     ActivityFailed,
-    ApprovalDecided,
     ChildEnded,
     Event,
     MessageSent,
@@ -211,40 +207,6 @@ class Asking:
         event = await self.ended(command)
         if isinstance(event, MessageSent) and event.error is not None:
             raise caused_by(await self.raised(event.error), command.id)
-
-    # --- people -------------------------------------------------------------------------------
-
-    def approval_command(
-        self, key: str, timeout: Duration | None, title: str | None, details: Any, approvers: Any, form: Any
-    ) -> RequestApproval:
-        """The command that asks people for a decision. Raises ValueError when `key` is open already."""
-        open_keys = (p.command.key for p in self.journal.open.values() if isinstance(p.command, RequestApproval))
-        if key in open_keys:
-            raise ValueError(f"an approval {key!r} is already open in this run; give each its own key")
-        now = moment(asyncio.get_running_loop().time())
-        return RequestApproval(
-            id=self.journal.next_id(),
-            key=key,
-            title=self.codec.seal_text(title),
-            details=None if details is None else self.codec.encode(details),
-            approvers=tuple(approvers or ()),
-            form=None if form is None else self.codec.encode(form.model_json_schema()),
-            expires_at=None if timeout is None else now + timedelta(seconds=seconds(timeout)),
-        )
-
-    async def decided(self, command: RequestApproval) -> ApprovalDecided:
-        """The decision; the question is withdrawn when the wait ends without one."""
-        wake = asyncio.get_running_loop().create_future()
-
-        def settle(event: Event) -> None:
-            if not wake.done():
-                wake.set_result(event)
-
-        self.journal.issue(command, settle)
-        try:
-            return cast("ApprovalDecided", await wake)
-        finally:
-            self.journal.withdraw(command.id)
 
     # --- parts of all -------------------------------------------------------------------------
 

@@ -77,6 +77,13 @@ class RequestApproval:
     form: str | None
     """JSON schema text of the data that a decision may carry."""
     expires_at: datetime | None
+    quorum: int = 1
+    """So many have to approve."""
+    veto: bool = True
+    """Whether one rejection is enough, also with a quorum."""
+    escalate_to: tuple[str, ...] = ()
+    """Who may decide as well from `escalates_at` on."""
+    escalates_at: datetime | None = None
 
     @property
     def signature(self) -> Signature:

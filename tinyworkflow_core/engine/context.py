@@ -2,7 +2,7 @@
 
 Everything here is a function of the run's history, so it gives the same answer in every replay. Whatever touches the
 world is a command for the journal; waiting is waiting for the event that ends it. How that is done stands in
-`asking`, `handlers`, `batch`, `children` and `versioning`; this is the face.
+`asking`, `approving`, `handlers`, `batch`, `children` and `versioning`; this is the face.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
@@ -23,6 +23,7 @@ from ..exchange import HttpResponse
 from ..outbound import CallOptions
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
+from .approving import Approval, Approving, Question
 from .asking import ActivityCall, Asking, activity_definition
 from .batch import BatchResult, Completion, run_batch
 from .children import ChildHandle
@@ -56,17 +57,16 @@ class RunFacts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Approval:
-    """Somebody's decision. Truthy when approved."""
+class ScheduleInfo:
+    """What a run knows about the schedule that started it. Moments are aware, in UTC."""
 
-    approved: bool
-    by: str | None
-    comment: str | None
-    data: Any
-    at: datetime
-
-    def __bool__(self) -> bool:
-        return self.approved
+    id: str
+    scheduled_at: datetime
+    """The time of the schedule that this run stands for; of a run that was triggered, the moment of that."""
+    interval_start: datetime
+    interval_end: datetime
+    """The data interval, `interval_start <= moment < interval_end`: from the time before `scheduled_at` up to it. A run
+    that was triggered has the last interval that was over then. Empty where there is no time before."""
 
 
 class WorkflowContext:
@@ -82,6 +82,7 @@ class WorkflowContext:
         clock: Callable[[], float],
         next_number: Callable[[], int],
         seed: str | None = None,
+        schedule: ScheduleInfo | None = None,
     ) -> None:
         self.run_id = facts.run_id
         self.workflow_id = facts.workflow_id
@@ -92,6 +93,8 @@ class WorkflowContext:
         self.retry_count = facts.retry_count
         """How often this run was retried. It is the same for the whole of a retry, also before the point of failure."""
         self.input_data = input_data
+        self.schedule = schedule
+        """The schedule and the time that this run was started for. None: nothing scheduled it."""
         self.history_length = 0
         """How many events this generation's history holds."""
         self.logger = ReplayLogger(_log, {"run_id": facts.run_id, "workflow": facts.name})
@@ -100,6 +103,13 @@ class WorkflowContext:
         self._clock = clock
         self._next_number = next_number
         self._asking = Asking(journal, codec, run_id=facts.run_id, generation=facts.generation)
+        self._approving = Approving(
+            self._asking,
+            run_id=facts.run_id,
+            generation=facts.generation,
+            workflow=facts.name,
+            logger=self.logger,
+        )
         self._handlers = Handlers(journal, codec)
         self._patches = Patches(journal)
         self._custom_status: str | None = None
@@ -376,30 +386,47 @@ class WorkflowContext:
         *,
         title: str | None = None,
         details: Any = None,
-        approvers: list[str] | tuple[str, ...] | None = None,
+        approvers: Sequence[str] | None = None,
         form: Any = None,
+        quorum: int = 1,
+        veto: bool = True,
+        notify: Any = None,
+        remind_every: Duration | None = None,
+        max_reminders: int | None = None,
+        escalate_after: Duration | None = None,
+        escalate_to: Sequence[str] | None = None,
+        must_notify: bool = False,
     ) -> Step[Approval]:
         """Ask people for a decision under `key`; the run is paused meanwhile and costs nothing.
 
-        - title, details (any storable value) and approvers are shown to those who decide.
-        - form: a pydantic model class; its JSON schema describes the `data` of a decision.
-        - Raises TimeoutError when nobody has decided within `timeout`; a later decision is then refused.
+        - title and details (any storable value) are shown to those who decide.
+        - approvers: nobody else may decide. None: whoever reaches the question may.
+        - form: a pydantic model class; the `data` of an approval has to fit its JSON schema.
+        - quorum: so many different people have to approve. One rejection rejects; with veto=False only when too few of
+          the approvers are left to make the quorum.
+        - notify: an activity that takes an ApprovalRequest. It is called when the question is asked, every
+          `remind_every` after that (at most `max_reminders` times), and once `escalate_after` has passed; from that
+          moment those in `escalate_to` may decide as well. Its failure is logged; with must_notify it is raised.
+        - Raises TimeoutError when nobody has decided within `timeout`; a later decision is then refused. ValueError for
+          arguments that make no sense.
         """
-        return self._step(self._approval(key, timeout, title, details, approvers, form))
-
-    async def _approval(
-        self, key: str, timeout: Duration | None, title: str | None, details: Any, approvers: Any, form: Any
-    ) -> Approval:
-        command = self._asking.approval_command(key, timeout, title, details, approvers, form)
-        event = await self._within(timeout, self._asking.decided, command)
-        data = await self._asking.read(event.data)
-        return Approval(
-            approved=event.approved,
-            by=event.by,
-            comment=await self._asking.words(event.comment),
-            data=data,
-            at=event.at,
+        question = Question(
+            key=key,
+            timeout=timeout,
+            title=title,
+            details=details,
+            approvers=approvers,
+            form=form,
+            quorum=quorum,
+            veto=veto,
+            notify=notify,
+            remind_every=remind_every,
+            max_reminders=max_reminders,
+            escalate_after=escalate_after,
+            escalate_to=escalate_to,
+            must_notify=must_notify,
         )
+        return self._step(self._approving.ask(question))
 
     # --- parts --------------------------------------------------------------------------------
 

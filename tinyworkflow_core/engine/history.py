@@ -49,6 +49,11 @@ class RunStarted(Event):
     """Ids of the latest messages of earlier generations: one that is delivered again counts once."""
     custom_status: str | None = None
     """What the generation before showed of the run, as JSON text."""
+    schedule_id: str | None = None
+    """The schedule that started the run; then the next three are set, too."""
+    scheduled_at: datetime | None = None
+    interval_start: datetime | None = None
+    interval_end: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +244,9 @@ class SignalReceived(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApprovalRequested(Event):
+    """A question to people. `approvers` may decide, from `escalates_at` on also `escalate_to`; with a `quorum` above 1
+    everybody has one vote, and `veto` says whether one rejection is enough."""
+
     id: int
     key: str
     title: str | None = None
@@ -246,10 +254,16 @@ class ApprovalRequested(Event):
     approvers: tuple[str, ...] = ()
     form: str | None = None
     expires_at: datetime | None = None
+    quorum: int = 1
+    veto: bool = True
+    escalate_to: tuple[str, ...] = ()
+    escalates_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApprovalDecided(Event):
+    """One person's answer decides. `way`: how it came, "link" or "api" (None: from code)."""
+
     id: int
     key: str
     message_id: str
@@ -257,6 +271,22 @@ class ApprovalDecided(Event):
     by: str | None = None
     comment: str | None = None
     data: str = "null"
+    way: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApprovalVoted(Event):
+    """One of the votes of a question with a quorum. What they come to is a function of the question's rule and of the
+    votes before it (voting.py), and is no event of its own."""
+
+    id: int
+    key: str
+    message_id: str
+    approved: bool
+    by: str
+    comment: str | None = None
+    data: str = "null"
+    way: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -378,8 +408,9 @@ _SHAPES: dict[str, _Shape] = {
         RunStarted, LeaseTaken, CancelRequested, RunTimedOut, RunSuspended, RunResumed, RunCompleted, RunFailed,
         RunCancelled, RunTerminated, RunRetried, RunForked, PatchMarked,
         ActivityScheduled, ActivityStarted, ActivityHeartbeat, ActivityCompleted, ActivityFailed, ActivityCancelled,
-        TimerStarted, TimerFired, SignalReceived, ApprovalRequested, ApprovalDecided, ApprovalWithdrawn,
-        SideEffectRecorded, ChildStarted, ChildEnded, MessageSent, UpdateAccepted, UpdateCompleted, UpdateRejected,
+        TimerStarted, TimerFired, SignalReceived, ApprovalRequested, ApprovalDecided, ApprovalVoted,
+        ApprovalWithdrawn, SideEffectRecorded, ChildStarted, ChildEnded, MessageSent, UpdateAccepted, UpdateCompleted,
+        UpdateRejected,
     )
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ from .history import (
     ActivityStarted,
     ApprovalDecided,
     ApprovalRequested,
+    ApprovalVoted,
     ApprovalWithdrawn,
     ChildEnded,
     ChildEvent,
@@ -54,6 +55,7 @@ from .history import (
     TimerStarted,
 )
 from .rewind import times_redone, times_void
+from .voting import verdict
 
 
 class Since(NamedTuple):
@@ -88,6 +90,8 @@ class Pending:
     """Whether the child run exists."""
     on_start: Callable[[], None] | None = None
     """Called when a child run has been started."""
+    votes: tuple[ApprovalVoted, ...] = ()
+    """Those that count, of a question with a quorum."""
 
     @property
     def due(self) -> datetime | None:
@@ -255,17 +259,35 @@ class Journal:
             pending.attempt, pending.retry_at, pending.deadline = event.attempt, event.retry_at, None
             pending.heartbeat = event.heartbeat
             pending.first_started_at = pending.first_started_at or event.started_at
+        elif isinstance(event, ApprovalVoted):
+            self._count(pending, event)
         elif not isinstance(event, ApprovalWithdrawn):
             self._end(command_id)
             if isinstance(event, ActivityCompleted | ChildEnded):
                 self.last_done = command_id
             pending.settle(event)
 
+    def _count(self, pending: Pending, vote: ApprovalVoted) -> None:
+        pending.votes += (vote,)
+        if verdict(cast("RequestApproval", pending.command), pending.votes) is not None:
+            self._end(vote.id)
+            pending.settle(vote)
+
     def _note_under_way(self, pending: Pending, event: Event) -> None:
         if isinstance(event, ActivityScheduled):
             pending.deadline = event.deadline
             if event.deadline is not None:  # a call of its own, which begins about now
                 pending.retry_at, pending.first_started_at = None, pending.first_started_at or event.at
+        elif isinstance(event, ApprovalRequested):
+            asked = cast("RequestApproval", pending.command)
+            if max(event.quorum, asked.quorum) > 1:  # the votes were counted by the rule that was in force then
+                pending.command = replace(
+                    asked,
+                    quorum=event.quorum,
+                    veto=event.veto,
+                    approvers=event.approvers,
+                    escalate_to=event.escalate_to,
+                )
         elif isinstance(event, ActivityStarted):
             pending.begun = True
         elif isinstance(event, ActivityHeartbeat):
@@ -370,7 +392,7 @@ def recorded_signature(event: Event) -> Signature | None:
             return ("activity", event.name, event.digest)
         case TimerStarted() | TimerFired():
             return ("timer", event.due.isoformat())
-        case ApprovalRequested() | ApprovalDecided() | ApprovalWithdrawn():
+        case ApprovalRequested() | ApprovalDecided() | ApprovalVoted() | ApprovalWithdrawn():
             return ("approval", event.key)
         case SideEffectRecorded():
             return ("side effect",)

@@ -19,8 +19,9 @@ from ..clock import seconds, timestamp
 from ..errors import ContinueAsNew, NonDeterminismError, SerializationError, Suspended
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
+from ..tracebacks import without_words
 from .commands import RequestApproval, StartTimer
-from .context import RunFacts, WorkflowContext
+from .context import RunFacts, ScheduleInfo, WorkflowContext
 from .failing import Failing, next_delay
 from .generations import Border
 from .handlers import Answer
@@ -31,6 +32,7 @@ from .history import (
     ActivityStarted,
     ApprovalDecided,
     ApprovalRequested,
+    ApprovalVoted,
     ApprovalWithdrawn,
     CancelRequested,
     Event,
@@ -89,6 +91,15 @@ def replay(definition: WorkflowDefinition[Any], history: Sequence[Event], *, fac
         execution.close()
 
 
+def _schedule_of(started: RunStarted) -> ScheduleInfo | None:
+    if started.schedule_id is None:
+        return None
+    at, start, end = started.scheduled_at, started.interval_start, started.interval_end
+    if at is None or start is None or end is None:
+        raise SerializationError(f"the history names schedule {started.schedule_id!r} without its time")
+    return ScheduleInfo(id=started.schedule_id, scheduled_at=at, interval_start=start, interval_end=end)
+
+
 class Execution:
     """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done."""
 
@@ -122,6 +133,7 @@ class Execution:
             clock=self._loop.time,
             next_number=self._loop.next_number,
             seed=started.seed,
+            schedule=_schedule_of(started),
         )
         self._context._custom_status = started.custom_status
         self._context.retry_count = len(self._retries)
@@ -302,7 +314,7 @@ class Execution:
                 self._put_off(event.due - event.failed_at)
                 self.journal.restart_children(event, self._retries.index(event) + 1)
             case _:
-                if isinstance(event, ApprovalDecided):
+                if isinstance(event, ApprovalDecided | ApprovalVoted):
                     self.seen[event.message_id] = None
                 self.journal.apply(event)
 
@@ -446,8 +458,11 @@ class Execution:
         return None if isinstance(error, ContinueAsNew) else error
 
     def _log_unhandled(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
         self._context.logger.error(
-            "%s", context.get("message", "unhandled error in workflow code"), exc_info=context.get("exception")
+            "%s",
+            context.get("message", "unhandled error in workflow code"),
+            exc_info=None if error is None else without_words(error),
         )
 
 

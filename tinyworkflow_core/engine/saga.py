@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..tracebacks import told
 from .asking import Asking, Compensation
 from .step import ReplayLogger
 
@@ -21,7 +22,7 @@ async def compensate(asking: Asking, logger: ReplayLogger) -> list[Compensation]
             # What undoes is not itself to be undone.
             await asking.activity(replace(one.activity, compensate=None), one.args, one.kwargs)
         except Exception as error:
-            logger.error("compensation %s of step %d failed: %s", one.activity.name, one.undoes, error)
+            logger.error("compensation %s of step %d failed: %s", one.activity.name, one.undoes, told(error))
         else:
             done.append(one)
     return done

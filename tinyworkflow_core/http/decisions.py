@@ -6,15 +6,17 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 from starlette.requests import Request
-from starlette.routing import Route
 
 from .. import approvals
 from ..app import App
+from ..errors import InvalidInputError
 from .answers import Json
-from .auth import Guard
 from .bodies import Fields, query_fields, read_fields
+from .callers import caller_of, decided_by, looks_at_caller
+from .operations import Operation, Scope
 from .runs import QueryFields, Text
-from .views import approval_view, links_of
+from .shown import Showing
+from .views import ApprovalList, Decided, approval_view, links_of
 
 
 class DecisionRequest(Fields):
@@ -31,34 +33,73 @@ class OpenQuery(QueryFields):
 
     approver: str | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: str | None = None
 
 
 class DecisionRoutes:
     """The endpoints, for one App."""
 
-    def __init__(self, app: App, guard: Guard, max_body_bytes: int) -> None:
+    def __init__(self, app: App, max_body_bytes: int) -> None:
         self._app = app
-        self._guard = guard
         self._limit = max_body_bytes
 
-    def routes(self) -> list[Route]:
-        """All of them, guarded."""
-        before = self._guard.before
+    def operations(self) -> list[Operation]:
+        """All of them."""
         return [
-            Route("/v1/approvals", before(self.open), methods=["GET"]),
-            Route("/v1/runs/{run_id}/approvals/{key:path}", before(self.decide), methods=["POST"]),
+            Operation(
+                method="GET",
+                path="/v1/approvals",
+                endpoint=self.open,
+                summary="Open approvals, those of the newest runs first",
+                scope=Scope.READ,
+                query=OpenQuery,
+                answers={200: ApprovalList},
+            ),
+            Operation(
+                method="POST",
+                path="/v1/runs/{run_id}/approvals/{key:path}",
+                endpoint=self.decide,
+                summary="Approve or reject; the same decision again answers the same",
+                scope=Scope.APPROVE,
+                body=DecisionRequest,
+                body_required=True,
+                answers={200: Decided},
+                problems=(409, 410),
+            ),
         ]
 
+    @looks_at_caller
     async def open(self, request: Request) -> Json:
         """Open approvals; with `approver` those that this person, or anybody, may decide."""
         asked = query_fields(request, OpenQuery)
-        found = await approvals.pending(self._app.store, approver=asked.approver, limit=asked.limit)
-        return Json({"approvals": [approval_view(request, one.run, one.approval, self._app.codec) for one in found]})
+        caller, showing = caller_of(request), Showing(request, self._app)
+        try:
+            page = await approvals.pending_page(
+                self._app.store,
+                approver=asked.approver,
+                reaches=caller.reaches,
+                limit=asked.limit,
+                now=self._app.clock.now(),
+                cursor=asked.cursor,
+            )
+        except ValueError as error:
+            raise InvalidInputError(f"cursor: {error}") from None
+        views = [approval_view(request, one.run, one.approval, showing.of(one.run.name)) for one in page.items]
+        content: ApprovalList = {"approvals": views, "next_cursor": page.next_cursor}
+        return Json(content)
 
     async def decide(self, request: Request) -> Json:
         """Approve or reject. The same decision again answers the same."""
         asked = await read_fields(request, DecisionRequest, self._limit)
         run_id, key = request.path_params["run_id"], request.path_params["key"]
-        decision = approvals.Decision(approved=asked.approved, by=asked.by, comment=asked.comment, data=asked.data)
+        decision = approvals.Decision(
+            approved=asked.approved, by=decided_by(request, asked.by), comment=asked.comment, data=asked.data, way="api"
+        )
         await self._app.decide(run_id, key, decision)
-        return Json({"run_id": run_id, "key": key, "approved": asked.approved, "links": links_of(request, run_id)})
+        content: Decided = {
+            "run_id": run_id,
+            "key": key,
+            "approved": asked.approved,
+            "links": links_of(request, run_id),
+        }
+        return Json(content)

@@ -1,23 +1,26 @@
 """What the platform calls: advancing one run (the part `worker`) and looking for what is due (the part `tick`).
 
-A queue reads the status alone: 2xx is done, 409 with Retry-After says that somebody else has the run in hand, and 5xx
-is tried again.
+A queue reads the status alone: 2xx is done, 409 with Retry-After says that somebody else has the run in hand, and every
+other status is tried again. So a call for a run that is no more is done as well: its timer may outlive a run by months.
 """
 
 from __future__ import annotations
 
+import logging
+
 from starlette.requests import Request
-from starlette.routing import Route
+from typing_extensions import TypedDict
 
 from ..advance import Progress
 from ..app import App
 from ..dispatcher import Perform
-from ..errors import RunNotFoundError
 from .answers import Json
-from .auth import Guard
 from .bodies import Fields, read_fields
+from .operations import Operation, Scope
 from .problems import RETRY_SECONDS, HttpProblem
 from .runs import Text
+
+_log = logging.getLogger("tinyworkflow.http")
 
 
 class AdvanceRequest(Fields):
@@ -35,19 +38,59 @@ class ActivityRequest(Fields):
     attempt: int
 
 
+class ProgressView(TypedDict):
+    """How far a call has brought its run; "unknown" when there is none."""
+
+    run_id: str
+    progress: str
+
+
+class TickView(TypedDict):
+    """What a tick did: runs that it had looked at; runs that schedules and their backfills started; the schedules that
+    skipped a time, wait for a run, were paused, or could not start their run, with the reason. `more` says that it
+    stopped at its limit: call again."""
+
+    dispatched: list[str]
+    more: bool
+    started: list[str]
+    backfilled: list[str]
+    skipped: list[str]
+    waiting: list[str]
+    paused: list[str]
+    problems: dict[str, str]
+
+
 class WorkerRoutes:
     """The endpoint of the part `worker`, for one App."""
 
-    def __init__(self, app: App, guard: Guard, max_body_bytes: int) -> None:
+    def __init__(self, app: App, max_body_bytes: int) -> None:
         self._app = app
-        self._guard = guard
         self._limit = max_body_bytes
 
-    def routes(self) -> list[Route]:
-        """Those there are, guarded."""
+    def operations(self) -> list[Operation]:
+        """Those there are."""
         return [
-            Route("/internal/advance", self._guard.before(self.advance), methods=["POST"]),
-            Route("/internal/activity", self._guard.before(self.perform), methods=["POST"]),
+            Operation(
+                method="POST",
+                path="/internal/advance",
+                endpoint=self.advance,
+                summary="Bring one run as far as it goes",
+                scope=Scope.PLATFORM,
+                body=AdvanceRequest,
+                body_required=True,
+                answers={200: ProgressView},
+                problems=(409,),
+            ),
+            Operation(
+                method="POST",
+                path="/internal/activity",
+                endpoint=self.perform,
+                summary="Make one attempt of an activity that was handed out as a call of its own",
+                scope=Scope.PLATFORM,
+                body=ActivityRequest,
+                body_required=True,
+                answers={200: ProgressView},
+            ),
         ]
 
     async def perform(self, request: Request) -> Json:
@@ -56,17 +99,12 @@ class WorkerRoutes:
         call = Perform(
             run_id=asked.run_id, generation=asked.generation, activity_id=asked.activity_id, attempt=asked.attempt
         )
-        progress = await self._app.perform(call)
-        if progress is Progress.UNKNOWN:
-            raise RunNotFoundError(f"there is no run {asked.run_id!r}", run_id=asked.run_id)
-        return Json({"run_id": asked.run_id, "progress": progress.value})
+        return _progress(asked.run_id, await self._app.perform(call))
 
     async def advance(self, request: Request) -> Json:
         """Bring the run as far as it goes."""
         run_id = (await read_fields(request, AdvanceRequest, self._limit)).run_id
         progress = await self._app.advance(run_id)
-        if progress is Progress.UNKNOWN:
-            raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
         if progress is Progress.BUSY:
             raise HttpProblem(
                 409,
@@ -75,21 +113,36 @@ class WorkerRoutes:
                 run_id=run_id,
                 headers={"Retry-After": str(RETRY_SECONDS)},
             )
-        return Json({"run_id": run_id, "progress": progress.value})
+        return _progress(run_id, progress)
+
+
+def _progress(run_id: str, progress: Progress) -> Json:
+    if progress is Progress.UNKNOWN:
+        _log.warning("a call came for run %s, which is not there", run_id, extra={"run_id": run_id})
+    view: ProgressView = {"run_id": run_id, "progress": progress.value}
+    return Json(view)
 
 
 class TickRoutes:
     """The endpoint of the part `tick`, for one App."""
 
-    def __init__(self, app: App, guard: Guard) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._guard = guard
 
-    def routes(self) -> list[Route]:
-        """The one there is, guarded."""
-        return [Route("/internal/tick", self._guard.before(self.tick), methods=["POST"])]
+    def operations(self) -> list[Operation]:
+        """The one there is."""
+        return [
+            Operation(
+                method="POST",
+                path="/internal/tick",
+                endpoint=self.tick,
+                summary="Have everything looked at that is due",
+                scope=Scope.PLATFORM,
+                answers={200: TickView},
+            )
+        ]
 
     async def tick(self, request: Request) -> Json:
         """Have everything looked at that is due. Whatever a scheduler sends along as a body is not read."""
         report = await self._app.tick()
-        return Json({"dispatched": list(report.dispatched), "more": report.more})
+        return Json(report.to_dict())

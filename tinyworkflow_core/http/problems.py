@@ -19,39 +19,70 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import (
     ApprovalClosedError,
     ApprovalConflictError,
+    ApprovalForbiddenError,
     ApprovalNotFoundError,
     IdempotencyConflictError,
     InvalidInputError,
+    LinkExpiredError,
+    LinkInvalidError,
+    NonDeterminismError,
     PayloadTooLargeError,
+    QueryError,
     RunClosedError,
     RunExistsError,
     RunNotFoundError,
+    RunStateError,
+    ScheduleChangedError,
+    ScheduleDamagedError,
+    ScheduleNotFoundError,
     SerializationError,
     StoreUnavailableError,
     UnknownWorkflowError,
+    UpdateRejectedError,
 )
+from ..tracebacks import told, without_words
 from .answers import ProblemJson
 
 _log = logging.getLogger("tinyworkflow.http")
 
 _STATUS: dict[type[Exception], tuple[int, str]] = {
+    ApprovalForbiddenError: (403, "approver-not-allowed"),
+    LinkInvalidError: (403, "invalid-link"),
     UnknownWorkflowError: (404, "unknown-workflow"),
     RunNotFoundError: (404, "run-not-found"),
     ApprovalNotFoundError: (404, "approval-not-found"),
+    ScheduleNotFoundError: (404, "schedule-not-found"),
     RunExistsError: (409, "run-exists"),
+    RunStateError: (409, "run-state"),
+    NonDeterminismError: (409, "code-does-not-fit"),
+    ScheduleDamagedError: (409, "schedule-damaged"),
     ApprovalConflictError: (409, "approval-conflict"),
     RunClosedError: (410, "run-closed"),
     ApprovalClosedError: (410, "approval-closed"),
+    LinkExpiredError: (410, "link-expired"),
+    ScheduleChangedError: (412, "schedule-changed"),
     PayloadTooLargeError: (413, "payload-too-large"),
     InvalidInputError: (422, "invalid-input"),
     SerializationError: (422, "not-storable"),
     IdempotencyConflictError: (422, "idempotency-conflict"),
+    UpdateRejectedError: (422, "update-rejected"),
+    QueryError: (422, "query-failed"),
     StoreUnavailableError: (503, "store-unavailable"),
 }
 """Status and name of each error; the nearest class in an error's ancestry counts."""
 
 RETRY_SECONDS = 1
 """What a caller is told to wait before it asks again."""
+
+
+def status_of(error: Exception) -> int:
+    """The status with which this front answers the error."""
+    return _problem(error).status
+
+
+def is_known(error: Exception) -> bool:
+    """Whether this front has an answer of its own for the error, other than a 500."""
+    return isinstance(error, HttpProblem | HTTPException) or any(cls in _STATUS for cls in type(error).__mro__)
 
 
 class HttpProblem(Exception):
@@ -120,6 +151,22 @@ def _problem(error: Exception) -> HttpProblem:
     return HttpProblem(500, "something went wrong inside; the log of this service says what")
 
 
+_LOGGED = frozenset({"run_id"})
+"""Parameters of a path that may be in a log. A link's token may not."""
+
+
+def _place(scope: Scope) -> str:
+    """The path for a log: of its parameters only those that are no secret."""
+    path: str = scope["path"]
+    parameters = scope.get("path_params")
+    if parameters is None:  # nothing has looked at it yet
+        return f"/{path.split('/')[1]}/..."
+    for name, value in parameters.items():
+        if name not in _LOGGED and value:
+            path = path.replace(str(value), f"{{{name}}}")
+    return path
+
+
 class Problems:
     """Outermost: turns whatever is raised inside into an answer. Nothing passes on to the server below."""
 
@@ -144,9 +191,10 @@ class Problems:
         except Exception as error:
             answer = answer_to(error, scope["path"])
             if answer.status_code == 500:
-                _log.exception("%s %s failed", scope["method"], scope["path"])
+                _log.error("%s %s failed", scope["method"], _place(scope), exc_info=without_words(error))
             elif answer.status_code == 503:
-                _log.warning("%s %s: %s", scope["method"], scope["path"], error)
+                said = error.detail if isinstance(error, HttpProblem) else told(error)
+                _log.warning("%s %s: %s", scope["method"], _place(scope), said)
             if started:
                 raise  # half an answer is out: the server has to break the connection
             await answer(scope, receive, send)

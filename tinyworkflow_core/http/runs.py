@@ -1,38 +1,45 @@
-"""Runs over HTTP: starting them, looking at them, talking to them. The part `api`, without approvals."""
+"""Runs over HTTP: starting and seeing them. The part `api`; talking.py and operating.py have the rest of it."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.errors import PydanticUserError
 from starlette.requests import Request
-from starlette.routing import Route
+from starlette.responses import Response
 
 from ..app import App
 from ..clock import seconds
 from ..errors import InvalidInputError, RunNotFoundError, SerializationError, StoreUnavailableError, WorkflowFailedError
 from ..registry import WorkflowDefinition
 from ..store import Run, RunQuery, Status
-from ..timeline import event_view
 from .answers import Json
-from .auth import Guard
-from .bodies import Fields, header_of, query_fields, read_fields, read_json
+from .bodies import Fields, Moment, header_of, query_fields, read_fields
+from .callers import caller_of, looks_at_caller
+from .operations import Operation, Scope
+from .preferences import preferred_wait, unless_seen
 from .problems import RETRY_SECONDS
-from .views import links_of, run_path, run_summary, run_view
-
-MAX_WAIT_SECONDS = 60
-"""The longest that `Prefer: wait=N` holds a request."""
+from .shown import Showing
+from .views import (
+    EventPage,
+    RunPage,
+    RunView,
+    Started,
+    WorkflowList,
+    WorkflowVersion,
+    links_of,
+    run_path,
+    run_summary,
+    run_view,
+)
 
 MAX_START_DELAY_SECONDS = 10 * 366 * 86400
 REST_SECONDS = 10
 """What somebody who polls a run that waits for the world is told to wait."""
 
 _BUSY = (Status.PENDING, Status.RUNNING, Status.RETRYING)
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?:$|[,;\s])", re.IGNORECASE)
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 
@@ -71,12 +78,6 @@ class StartRequest(Fields):
         return delay
 
 
-class CancelRequest(Fields):
-    """POST /v1/runs/{id}/cancel."""
-
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
-
-
 class QueryFields(Fields):
     """Parameters of a query string: texts that stand for other types."""
 
@@ -89,8 +90,8 @@ class ListQuery(QueryFields):
     status: Status | None = None
     workflow: str | None = None
     workflow_id: str | None = None
-    started_after: AwareDatetime | None = None
-    started_before: AwareDatetime | None = None
+    started_after: Moment | None = None
+    started_before: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: str | None = None
 
@@ -105,32 +106,76 @@ class EventsQuery(QueryFields):
 class RunRoutes:
     """The endpoints, for one App."""
 
-    def __init__(self, app: App, guard: Guard, max_body_bytes: int) -> None:
+    def __init__(self, app: App, max_body_bytes: int) -> None:
         self._app = app
-        self._guard = guard
         self._limit = max_body_bytes
 
-    def routes(self) -> list[Route]:
-        """All of them, guarded."""
-        before = self._guard.before
+    def operations(self) -> list[Operation]:
+        """All of them."""
         return [
-            Route("/v1/workflows", before(self.workflows), methods=["GET"]),
-            Route("/v1/workflows/{name}/runs", before(self.start), methods=["POST"]),
-            Route("/v1/runs", before(self.runs), methods=["GET"]),
-            Route("/v1/runs/{run_id}", before(self.run), methods=["GET"]),
-            Route("/v1/runs/{run_id}/events", before(self.events), methods=["GET"]),
-            Route("/v1/runs/{run_id}/signals/{name:path}", before(self.signal), methods=["POST"]),
-            Route("/v1/runs/{run_id}/cancel", before(self.cancel), methods=["POST"]),
+            Operation(
+                method="GET",
+                path="/v1/workflows",
+                endpoint=self.workflows,
+                summary="What can be started here",
+                scope=Scope.START,
+                answers={200: WorkflowList},
+            ),
+            Operation(
+                method="POST",
+                path="/v1/workflows/{name}/runs",
+                endpoint=self.start,
+                summary="Start a run",
+                scope=Scope.START,
+                body=StartRequest,
+                answers={200: RunView, 202: Started},
+                headers={
+                    "Idempotency-Key": "The same key and request give the same run.",
+                    "Prefer": "wait=N: hold the answer for up to N seconds.",
+                },
+                problems=(409,),
+            ),
+            Operation(
+                method="GET",
+                path="/v1/runs",
+                endpoint=self.runs,
+                summary="A page of runs, newest first",
+                scope=Scope.READ,
+                query=ListQuery,
+                answers={200: RunPage},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/runs/{run_id}",
+                endpoint=self.run,
+                summary="One run: 202 while it is open, 200 when it has ended",
+                scope=Scope.READ,
+                answers={200: RunView, 202: RunView, 304: None},
+                headers={"If-None-Match": "The ETag of an earlier answer: 304 when nothing has changed."},
+            ),
+            Operation(
+                method="GET",
+                path="/v1/runs/{run_id}/events",
+                endpoint=self.events,
+                summary="A page of a run's history, oldest first",
+                scope=Scope.READ,
+                query=EventsQuery,
+                answers={200: EventPage, 304: None},
+                headers={"If-None-Match": "The ETag of an earlier answer: 304 when nothing has changed."},
+            ),
         ]
 
     # --- starting -----------------------------------------------------------------------------
 
+    @looks_at_caller
     async def workflows(self, request: Request) -> Json:
         """What can be started here, with the JSON schema of each input (null: anything)."""
-        found: dict[str, list[dict[str, Any]]] = {}
-        for one in self._app.registry.workflows():
+        found: dict[str, list[WorkflowVersion]] = {}
+        reached = (one for one in self._app.registry.workflows() if caller_of(request).reaches(one.name))
+        for one in reached:
             found.setdefault(one.name, []).append({"version": one.version, "input_schema": _schema(one)})
-        return Json({"workflows": [{"name": name, "versions": versions} for name, versions in found.items()]})
+        content: WorkflowList = {"workflows": [{"name": name, "versions": found[name]} for name in found]}
+        return Json(content)
 
     async def start(self, request: Request) -> Json:
         """Start a run; with `Prefer: wait=N` wait for its end. Once the run exists the answer names it."""
@@ -146,16 +191,16 @@ class RunRoutes:
             start_delay=asked.start_delay,
             attributes=asked.attributes,
         )
-        wait = _preferred_wait(request)
+        wait = preferred_wait(request)
         run = await self._look(run_id, wait) if wait or key is not None else None
         headers = {"Location": run_path(request, run_id)}
         if wait:
             headers["Preference-Applied"] = f"wait={wait}"
         if wait and run is not None and run.status.closed:
-            return Json(run_view(request, run, self._app.codec), headers=headers)
+            return Json(run_view(request, run, Showing(request, self._app).of(run.name)), headers=headers)
         status = Status.PENDING if run is None else run.status
         headers["Retry-After"] = str(RETRY_SECONDS)
-        content = {"run_id": run_id, "status": status.value, "links": links_of(request, run_id)}
+        content: Started = {"run_id": run_id, "status": status.value, "links": links_of(request, run_id)}
         return Json(content, status_code=202, headers=headers)
 
     async def _look(self, run_id: str, wait: int) -> Run | None:
@@ -172,12 +217,14 @@ class RunRoutes:
 
     # --- looking ------------------------------------------------------------------------------
 
+    @looks_at_caller
     async def runs(self, request: Request) -> Json:
-        """A page of runs, newest first."""
+        """A page of runs, newest first. To a caller who is limited to some workflows pages may be short."""
         asked = query_fields(request, ListQuery)
+        showing, caller = Showing(request, self._app), caller_of(request)
         query = RunQuery(
             status=asked.status,
-            name=asked.workflow,
+            name=asked.workflow or caller.only_workflow,
             workflow_id=asked.workflow_id,
             started_after=asked.started_after,
             started_before=asked.started_before,
@@ -188,22 +235,23 @@ class RunRoutes:
             page = await self._app.store.list(query)
         except ValueError as error:
             raise InvalidInputError(f"cursor: {error}") from None
-        runs = [run_summary(request, one, self._app.codec) for one in page.items]
-        return Json({"runs": runs, "next_cursor": page.next_cursor})
+        runs = [run_summary(request, one, showing.of(one.name)) for one in page.items if caller.reaches(one.name)]
+        content: RunPage = {"runs": runs, "next_cursor": page.next_cursor}
+        return Json(content)
 
-    async def run(self, request: Request) -> Json:
+    async def run(self, request: Request) -> Response:
         """One run: 202 while it is open, 200 once it has ended."""
         run_id = request.path_params["run_id"]
         run = await self._app.store.get(run_id)
         if run is None:
             raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
-        view = run_view(request, run, self._app.codec)
+        view = run_view(request, run, Showing(request, self._app).of(run.name))
         if run.status.closed:
-            return Json(view)
+            return unless_seen(request, Json(view))
         again = RETRY_SECONDS if run.status in _BUSY else REST_SECONDS
-        return Json(view, status_code=202, headers={"Retry-After": str(again)})
+        return unless_seen(request, Json(view, status_code=202, headers={"Retry-After": str(again)}))
 
-    async def events(self, request: Request) -> Json:
+    async def events(self, request: Request) -> Response:
         """A page of a run's history, oldest first; the next one begins after `next_after` (null: there is no more)."""
         asked = query_fields(request, EventsQuery)
         run_id = request.path_params["run_id"]
@@ -212,46 +260,14 @@ class RunRoutes:
             raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
         end = asked.after + asked.limit
         page = state.history[asked.after : end]
-        events = [event_view(number, one, self._app.codec) for number, one in enumerate(page, start=asked.after + 1)]
-        return Json({"run_id": run_id, "events": events, "next_after": end if len(state.history) > end else None})
-
-    # --- talking ------------------------------------------------------------------------------
-
-    async def signal(self, request: Request) -> Json:
-        """Send a signal; the body is its payload."""
-        payload = await read_json(request, self._limit)
-        run_id = request.path_params["run_id"]
-        await self._app.client.send_signal(
-            run_id, request.path_params["name"], payload, message_id=_message_id(request)
-        )
-        return self._accepted(request, run_id)
-
-    async def cancel(self, request: Request) -> Json:
-        """Ask the run to end."""
-        asked = await read_fields(request, CancelRequest, self._limit)
-        run_id = request.path_params["run_id"]
-        await self._app.client.cancel_workflow(run_id, asked.reason)
-        return self._accepted(request, run_id)
-
-    def _accepted(self, request: Request, run_id: str) -> Json:
-        content: Mapping[str, Any] = {"run_id": run_id, "links": links_of(request, run_id)}
-        return Json(content, status_code=202, headers={"Location": run_path(request, run_id)})
-
-
-def _preferred_wait(request: Request) -> int:
-    """Seconds by `Prefer: wait=N`, at most MAX_WAIT_SECONDS. 0: none, or one that makes no sense."""
-    found = _WAIT.search(", ".join(request.headers.getlist("prefer")))
-    return min(int(found[1]), MAX_WAIT_SECONDS) if found else 0
-
-
-def _message_id(request: Request) -> str | None:
-    """What makes this delivery the same as an earlier one."""
-    for name in ("idempotency-key", "webhook-id"):
-        if (value := header_of(request, name)) is not None:
-            return value
-    if (event := header_of(request, "ce-id")) is not None:  # an event's id is unique within its source only
-        return f"{header_of(request, 'ce-source', most=1000) or ''}#{event}"
-    return None
+        shown = Showing(request, self._app).of(state.run.name)
+        events = [shown.event(number, one) for number, one in enumerate(page, start=asked.after + 1)]
+        content: EventPage = {
+            "run_id": run_id,
+            "events": events,
+            "next_after": end if len(state.history) > end else None,
+        }
+        return unless_seen(request, Json(content))
 
 
 def _schema(definition: WorkflowDefinition[Any]) -> dict[str, Any] | None:

@@ -36,7 +36,7 @@ from ..clock import EPOCH
 from ..engine.history import Event, history_from_json, history_to_json
 from ..errors import PayloadTooLargeError
 from ..serialization import Failure
-from ..store import Commit, Lease, Message, MessageKind, OpenApproval, Release, Run, Status
+from ..store import CastVote, Commit, Lease, Message, MessageKind, OpenApproval, Release, Run, Status
 
 MAX_EVENT_BYTES = 1_000_000
 """The events of one commit as JSON: a document holds 1 MiB, with room left for its other fields."""
@@ -197,16 +197,18 @@ def _value_or_none(text: str | None) -> Any:
 def _approval_fields(approvals: Sequence[OpenApproval]) -> dict[str, Any]:
     rows = [asdict(one) for one in approvals]
     for row in rows:
-        row["requested_at"] = row["requested_at"].isoformat()
-        row["expires_at"] = None if row["expires_at"] is None else row["expires_at"].isoformat()
+        for holder in (row, *row["votes"]):
+            holder.update({name: one.isoformat() for name, one in holder.items() if isinstance(one, datetime)})
     return {"open_approvals": to_json(rows), "waits_for_approval": bool(rows)}
 
 
 def _approval(row: dict[str, Any]) -> OpenApproval:
-    row["requested_at"] = datetime.fromisoformat(row["requested_at"])
-    row["expires_at"] = None if row["expires_at"] is None else datetime.fromisoformat(row["expires_at"])
-    row["approvers"] = tuple(row["approvers"])
-    return OpenApproval(**row)
+    # Records that were written before there were votes have neither `escalates_at` nor `votes`.
+    for name in ("requested_at", "expires_at", "escalates_at"):
+        row[name] = None if row.get(name) is None else datetime.fromisoformat(row[name])
+    row["approvers"], row["escalate_to"] = tuple(row["approvers"]), tuple(row.get("escalate_to", ()))
+    votes = [{**one, "at": datetime.fromisoformat(one["at"])} for one in row.get("votes", ())]
+    return OpenApproval(**{**row, "votes": tuple(CastVote(**one) for one in votes)})
 
 
 # --- history and inbox ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from ..errors import StoreError, StoreUnavailableError
+from ..errors import ScheduleDamagedError, StoreUnavailableError
 from ..schedule_store import DamagedSchedule, Schedule
 from .firestore_connection import Conflict, Connection, Create, Delete, Update, Write, google, pause
 from .firestore_documents import document_id, to_json
@@ -33,7 +33,7 @@ class FirestoreSchedules:
         reference = self._reference(schedule.id)
         data = {
             "id": schedule.id,
-            "due_at": schedule.due_at,
+            "due_at": schedule.wake_at,
             "etag": schedule.etag,
             "record": to_json(schedule.to_dict()),
         }
@@ -60,7 +60,7 @@ class FirestoreSchedules:
         [found] = await self._connection.get([self._reference(schedule_id)])
         schedule = _schedule_of(found.to_dict()) if found.exists else None
         if isinstance(schedule, DamagedSchedule):
-            raise StoreError(schedule.problem)
+            raise ScheduleDamagedError(schedule.problem)
         return schedule
 
     async def delete(self, schedule_id: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..clock import EPOCH
 from ..serialization import Failure
-from ..store import Message, MessageKind, OpenApproval, Release, Run, RunQuery, Status
+from ..store import CastVote, Message, MessageKind, OpenApproval, Release, Run, RunQuery, Status
 
 Row = tuple[Any, ...]
 
@@ -166,10 +166,7 @@ def run_of(row: Row) -> Run:
 
 def notes_of(record: Run | Release) -> tuple[str | None, str]:
     """The columns `open_approvals` (NULL when there are none) and `notes`."""
-    approvals = [
-        {key: microseconds(value) if isinstance(value, datetime) else value for key, value in asdict(one).items()}
-        for one in record.open_approvals
-    ]
+    approvals = [_with_numbers(asdict(one)) for one in record.open_approvals]
     notes = {
         "error": None if record.error is None else record.error.to_dict(),
         "custom_status": record.custom_status,
@@ -179,8 +176,17 @@ def notes_of(record: Run | Release) -> tuple[str | None, str]:
 
 
 def _approval_of(data: dict[str, Any]) -> OpenApproval:
-    moments = {key: _moment(data[key]) for key in ("requested_at", "expires_at")}
-    return OpenApproval(**{**data, **moments, "approvers": tuple(data["approvers"])})
+    # Records that were written before there were votes have neither `escalates_at` nor `votes`.
+    moments = {key: _moment(data.get(key)) for key in ("requested_at", "expires_at", "escalates_at")}
+    lists = {key: tuple(data.get(key, ())) for key in ("approvers", "escalate_to")}
+    votes = tuple(CastVote(**{**one, "at": _moment(one["at"])}) for one in data.get("votes", ()))
+    return OpenApproval(**{**data, **moments, **lists, "votes": votes})
+
+
+def _with_numbers(data: dict[str, Any]) -> dict[str, Any]:
+    votes = [_with_numbers(one) for one in data.get("votes", ())]
+    told = {key: microseconds(value) if isinstance(value, datetime) else value for key, value in data.items()}
+    return told | {"votes": votes} if "votes" in told else told
 
 
 def letter_of(run_id: str, message: Message) -> Row:

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from ..errors import StoreError
+from ..errors import ScheduleDamagedError
 from ..schedule_store import DamagedSchedule, Schedule
 from .sqlite_rows import microseconds, to_json
 from .sqlite_writer import ConnectionThread
@@ -42,7 +42,7 @@ class SqliteSchedules:
 
     async def put(self, schedule: Schedule, *, expected: str | None) -> bool:
         await self._have_table()
-        record, due_at = to_json(schedule.to_dict()), microseconds(schedule.due_at)
+        record, due_at = to_json(schedule.to_dict()), microseconds(schedule.wake_at)
 
         def write(db: sqlite3.Connection, changed: list[str]) -> bool:
             if expected is None:
@@ -63,7 +63,7 @@ class SqliteSchedules:
             row = db.execute("SELECT id, record FROM schedules WHERE id = ?", (schedule_id,)).fetchone()
             found = None if row is None else _schedule_of(*row)
             if isinstance(found, DamagedSchedule):
-                raise StoreError(found.problem)
+                raise ScheduleDamagedError(found.problem)
             return found
 
         return await self._reader.run(read)

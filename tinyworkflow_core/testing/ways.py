@@ -19,13 +19,15 @@ async def four_ways(
     workflows: Definitions | None = None,
     *,
     open_store: Callable[[], Store] = lambda: open_store("sqlite:///:memory:"),
+    crash_every: int = 1,
     **options: Any,
 ) -> int:
     """Run the scenario plainly, with the run rebuilt from its history before every step, with every delivery made twice
     (by two processes at once), and once for every single store write with a crash right after it.
 
-    `open_store` gives an empty store for each; `options` are those of WorkflowEnvironment. Returns how many crashes
-    there were. What the scenario raises carries a note that says which way it was.
+    `open_store` gives an empty store for each; `crash_every=5` crashes after every fifth write only, where a store is
+    slow; `options` are those of WorkflowEnvironment. Returns how many crashes there were. What the scenario raises
+    carries a note that says which way it was.
     """
     definitions = None if workflows is None else list(workflows)
 
@@ -44,8 +46,9 @@ async def four_ways(
     await once("plain")
     await once("reloaded before every step", always_replay=True)
     await once("every delivery twice", duplicate=True)
-    for crashes in itertools.count(1):
-        environment = await once(f"crash after store write {crashes}", crash_after=crashes)
+    for crashes in itertools.count():
+        write = 1 + crashes * crash_every
+        environment = await once(f"crash after store write {write}", crash_after=write)
         if not environment.crashed:
-            return crashes - 1
+            return crashes
     raise AssertionError("unreachable")

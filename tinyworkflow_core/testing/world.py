@@ -111,7 +111,7 @@ class World:
         found: list[datetime] = []
         after: str | None = None
         while page := await self.store.schedules.list(after=after):
-            found += [one.due_at for one in page if isinstance(one, Schedule) and one.due_at is not None]
+            found += [one.wake_at for one in page if isinstance(one, Schedule) and one.wake_at is not None]
             after = page[-1].id
         return found
 
