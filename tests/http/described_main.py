@@ -8,7 +8,7 @@ import functions_framework.aio
 from pydantic import BaseModel
 from starlette.requests import Request
 
-from tinyworkflow_core import App, WorkflowContext, activity, create_app, workflow
+from tinyworkflow_core import App, WorkflowContext, activity, create_app, github_signature, webhook, workflow
 
 
 class Order(BaseModel):
@@ -51,6 +51,8 @@ async def asker(ctx: WorkflowContext) -> bool:
 async def broken(ctx: WorkflowContext) -> None:
     raise ValueError("as it must be")
 
+
+pushes = webhook("pushes", verify=github_signature(secret_env="PUSHES_SECRET"), starts=echo)
 
 _front = create_app(App.from_env(), emulate=True)
 
