@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.listening import listeners
 from tinyworkflow_core import AdvanceSettings, App, TinyWorkflowClient, WorkflowContext, activity, workflow
 from tinyworkflow_core.advance import Progress
 from tinyworkflow_core.clock import SystemClock
@@ -59,7 +60,8 @@ class Worlds:
     """Apps on one SQLite file, all closed in the end."""
 
     def __init__(self, folder: Path) -> None:
-        self.url = f"sqlite:///{folder}/runs.db"
+        self.file = folder / "runs.db"
+        self.url = f"sqlite:///{self.file}"
         self._apps: list[App] = []
 
     def app(self, **arguments: Any) -> App:
@@ -239,8 +241,8 @@ async def test_a_worker_needs_a_dispatcher_that_makes_calls_here() -> None:
 
 
 async def test_a_worker_is_told_at_once_what_another_process_has_started(worlds: Worlds) -> None:
-    worker = await worlds.worker()
-    await until(lambda: worker._worker is not None)
+    await worlds.worker()
+    await until(lambda: listeners(worlds.file) == 1)
     other = worlds.app(dispatcher="none")
     assert await seconds_to_result(other) < 1
     await asyncio.sleep(0.1)

@@ -418,7 +418,7 @@ def test_the_readme_lists_every_environment_variable_that_is_read() -> None:
     code = "".join(
         path.read_text() for path in [*ROOT.glob("tinyworkflow_core/**/*.py"), *ROOT.glob("functions/workflows/*.py")]
     )
-    read = set(re.findall(r'"((?:TINYWORKFLOW|TRAIN|GITHUB|FIRESTORE)_[A-Z_]+)"', code))
+    read = set(re.findall(r'"((?:TINYWORKFLOW|TRAIN|GITHUB|FIRESTORE|SLACK)_[A-Z_]+)"', code))
     section = README.read_text().partition("## Environment variables")[2].partition("\n## ")[0]
     by_google = {"FIRESTORE_EMULATOR_HOST"}
     assert read | by_google == set(re.findall(r"`([A-Z]+_[A-Z_]+)`", section))

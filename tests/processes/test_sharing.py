@@ -14,6 +14,7 @@ import pytest
 
 from tests.eventually import eventually
 from tests.functions.server import ROOT, server
+from tests.listening import listeners
 from tinyworkflow_core import App, TinyWorkflowClient
 from tinyworkflow_core.approvals import Decision
 
@@ -37,10 +38,15 @@ async def test_function_worker_and_client_share_one_file_and_a_killed_ones_runs_
         command, cwd=ROOT / "functions", env=os.environ, stderr=subprocess.DEVNULL
     )
     client = App(url, workflows=[release_train])
+
+    async def three_listen() -> bool:
+        return listeners(tmp_path / "shared.db") == 3
+
     try:
         with server("app", environ) as function:
             await asyncio.to_thread(function.wait_until_up)
             await client.start_worker()
+            await eventually(three_listen)  # else the first two are done with everything before the third is up
             run_ids: list[str] = []
 
             async def everybody_is_at_work() -> bool:
