@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 
 from ..clock import moment
 from ..dispatcher import Advance
-from ..engine.commands import ExecuteActivity, RequestApproval, StartChild
+from ..engine.commands import RequestApproval
 from ..engine.history import (
     ActivityCancelled,
     ActivityCompleted,
     ActivityFailed,
-    ActivityHeartbeat,
     ActivityScheduled,
     ActivityStarted,
     CancelRequested,
@@ -20,43 +19,35 @@ from ..engine.history import (
     MessageSent,
     PatchMarked,
     RunResumed,
-    RunRetried,
     RunTimedOut,
     SideEffectRecorded,
     TimerFired,
-    UpdateAccepted,
-    UpdateRejected,
 )
 from ..engine.replay import Blocked, Cancelled, Completed, ContinuedAsNew, Execution, Failed, Mismatch, Outcome
 from ..errors import (
     RunExistsError,
     SerializationError,
-    StoreUnavailableError,
     TakeoverLimitError,
     UnknownWorkflowError,
-    UpdateRejectedError,
 )
-from ..store import Lease, Message, MessageKind, RunState, Status
+from ..store import Lease, MessageKind, RunState, Status
 from ..tracebacks import told
 from .endings import close, continue_as_new, park, stay_suspended, suspend, terminate
 from .holding import Attention, Holding
-from .outgoing import Ready, cancellation, outgoing, refused, unreachable, word_of_end, word_of_end_id
+from .intake import Intake
+from .outgoing import Ready, cancellation, outgoing, refused, unreachable
 from .records import (
     asked_for,
     begins_at,
     how_many_fit,
     is_suspended,
     messages_seen,
-    received,
     recent_takeovers,
     size_of_new_runs,
 )
 from .surroundings import Progress, Surroundings
+from .unheard import ends_missed, failed_by_deadline
 from .work import Work
-
-_CUT_OFF_SHARE = 0.8
-"""An attempt that was cut off after this share of the call's time would be cut off every time: it counts as failed."""
-
 
 _FROM_WORK = (ActivityCompleted, ActivityFailed, ActivityCancelled, TimerFired, SideEffectRecorded)
 
@@ -68,6 +59,7 @@ class Call:
         self, around: Surroundings, lease: Lease, state: RunState, attention: Attention, deadline: datetime | None
     ) -> None:
         self._holding = Holding(around, lease, state, attention, deadline)
+        self._intake = Intake(around, self._holding, attention)
         self._around = around
         self._settings = around.settings
         self._ledger = self._holding.ledger
@@ -80,13 +72,11 @@ class Call:
         self._execution: Execution
         self._told: set[str] = set()
         """Children that were told that nobody waits for them any more."""
-        self._terminate: Message | None = None
-        self._suspend: Message | None = None
 
     async def run(self) -> Progress:
         """Until the run ends, waits, or this call's time is up."""
         holding = self._holding
-        if (message := self._find(MessageKind.TERMINATE)) is not None:
+        if (message := self._intake.find(MessageKind.TERMINATE)) is not None:
             return await terminate(holding, message)
         takeovers = recent_takeovers(self._ledger.history)
         if takeovers > self._settings.max_takeovers:
@@ -117,7 +107,7 @@ class Call:
             clock=around.clock,
             on_end=self._attention.call,
         )
-        if missed := await self._ends_missed():
+        if missed := await ends_missed(self._ledger.history, self._ledger.run, self._execution, around, holding.now()):
             outcome = await self._take(missed, work)
         while True:
             match outcome:
@@ -130,18 +120,15 @@ class Call:
                 case Blocked():
                     work.start_new()
             ready = await self._next(work)
-            if self._terminate is not None:
-                return await terminate(holding, self._terminate)
-            if self._suspend is not None:
-                return await suspend(holding, self._suspend, await self._let_work_end(work))
+            if self._intake.terminate is not None:
+                return await terminate(holding, self._intake.terminate)
+            if self._intake.suspend is not None:
+                return await suspend(holding, self._intake.suspend, await self._let_work_end(work))
             if ready is None:
                 return await self._let_go(work)
             outcome = await self._take(ready, work)
 
     # --- before the code is asked --------------------------------------------------------------
-
-    def _find(self, kind: MessageKind) -> Message | None:
-        return next((one for one in self._holding.inbox if one.kind is kind), None)
 
     async def _resume(self) -> None:
         """Take note that somebody wants the run to go on, if it was suspended; else the wish is granted already."""
@@ -164,12 +151,12 @@ class Call:
         if has_begun and self._holding.inbox and isinstance(mismatch := self._rebuild(), Mismatch):
             return await park(self._holding, str(mismatch.error))
         execution, self._holding.execution = self._holding.execution, None
-        ready = self._from_inbox(self._began, seen=messages_seen(history), execution=execution)
+        ready = self._intake.take(self._began, seen=messages_seen(history), execution=execution)
         if execution is not None:
             execution.close()
-        if self._suspend is not None:
+        if self._intake.suspend is not None:
             await self._write(ready)
-            return await suspend(self._holding, self._suspend, ())
+            return await suspend(self._holding, self._intake.suspend, ())
         cancelled = next((one.event for one in ready if isinstance(one.event, CancelRequested)), None)
         if cancelled is not None and not has_begun:
             events = [one.event for one in ready if one.event is not None]
@@ -185,24 +172,6 @@ class Call:
         await self._ledger.write(events, consumed=consumed, release=release)
         await self._around.dispatcher.dispatch(Advance(run_id=run.run_id), at=begins)
         return Progress.RELEASED
-
-    async def _ends_missed(self) -> list[Ready]:
-        """The ends of children that ended while this run was closed: nobody could be told then."""
-        if not any(isinstance(one, RunRetried) and not one.automatic for one in self._ledger.history):
-            return []
-        now, around, generation = self._holding.now(), self._around, self._ledger.run.generation
-        journal, missed = self._execution.journal, []
-        for pending in journal.open.values():
-            command = pending.command
-            if not isinstance(command, StartChild) or not pending.started:
-                continue
-            child = await around.store.get(command.run_id)
-            if child is None or not child.status.closed:
-                continue
-            message_id = word_of_end_id(generation, command)
-            word = word_of_end(message_id, child.status, child.output, child.error, now, around)
-            missed.append(Ready(received(word, now=now, generation=generation, journal=journal)))
-        return missed
 
     # --- the end of the call -------------------------------------------------------------------
 
@@ -242,13 +211,13 @@ class Call:
             # What was accepted before its time ran out (a decision, an attempt's outcome) has to win over that time.
             deciding = due is not None and due <= now and (bool(self._ledger.run.open_approvals) or work.gives_up(now))
             if self._attention.messages or deciding:
-                await self._look_into_inbox(needed=deciding or not work.is_running)
+                await self._intake.look(needed=deciding or not work.is_running)
             ready = self._ready(work, now)
-            if self._terminate is not None:
+            if self._intake.terminate is not None:
                 return None
             if ready:
                 return ready
-            if self._suspend is not None or self._holding.is_over(now):
+            if self._intake.suspend is not None or self._holding.is_over(now):
                 return None
             due = self._next_wake(work)
             until_due = None if due is None else (due - now).total_seconds()
@@ -285,23 +254,14 @@ class Call:
         work.ended.clear()
         return ended
 
-    async def _look_into_inbox(self, *, needed: bool) -> None:
-        self._attention.messages = False
-        try:
-            self._holding.inbox = list(await self._around.store.inbox(self._holding.run_id))
-        except StoreUnavailableError:
-            if needed:
-                raise
-            self._attention.messages = True  # what works goes on; the next look is not far
-
     def _ready(self, work: Work, now: datetime) -> list[Ready]:
         """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
         document."""
         if work.broken is not None:
             raise work.broken
-        heard_of = self._heard_of(now) if work.gives_up(now) else frozenset()
-        ready = self._from_inbox(now, seen=self._execution.seen.keys(), execution=self._execution)
-        if self._suspend is None:
+        heard_of = self._intake.heard_of(now, self._execution) if work.gives_up(now) else frozenset()
+        ready = self._intake.take(now, seen=self._execution.seen.keys(), execution=self._execution)
+        if self._intake.suspend is None:
             work.start_due(now, heard_of)
             ready += [Ready(event) for event in work.ended]
             work.ended.clear()
@@ -341,48 +301,6 @@ class Call:
             if i and size > limit:
                 return i
         return fit
-
-    def _from_inbox(self, now: datetime, *, seen: Set[str], execution: Execution | None) -> list[Ready]:
-        """What the messages say, up to one that puts the run aside. Before the run has begun (without an execution)
-        some mean nothing."""
-        inbox, limit = self._holding.inbox, self._settings.messages_per_commit
-        if (found := self._find(MessageKind.TERMINATE)) is not None:
-            self._terminate = found
-            return []
-        new: set[str] = set()
-        ready: list[Ready] = []
-        while inbox and len(ready) < limit and self._suspend is None:
-            if ready and execution is not None and inbox[0].kind is MessageKind.UPDATE:
-                break  # its validator has to see what those before it have led to
-            message = inbox.pop(0)
-            is_new = message.id not in seen and message.id not in new
-            new.add(message.id)
-            if is_new and message.kind is MessageKind.SUSPEND:
-                self._suspend = message
-            else:
-                ready.append(Ready(self._event_of(message, now, execution) if is_new else None, message.id))
-        return ready
-
-    def _heard_of(self, now: datetime) -> frozenset[int]:
-        """The activities whose attempt elsewhere has ended, by what is in the inbox."""
-        outcomes = [one for one in self._holding.inbox if one.kind is MessageKind.ACTIVITY]
-        events = [self._event_of(one, now, self._execution) for one in outcomes]
-        return frozenset(one.id for one in events if isinstance(one, ActivityCompleted | ActivityFailed))
-
-    def _event_of(self, message: Message, now: datetime, execution: Execution | None) -> Event | None:
-        journal = None if execution is None else execution.journal
-        event = received(message, now=now, generation=self._ledger.run.generation, journal=journal)
-        if isinstance(event, CancelRequested) and execution is not None and not execution.heeds_cancel:
-            return None  # a retry would find it in the history, and end by it
-        if not isinstance(event, UpdateAccepted):
-            return event
-        try:
-            if execution is None:
-                raise UpdateRejectedError("the run waits for its time to come", run_id=self._holding.run_id)
-            execution.validate_update(event.name, event.payload)
-        except Exception as error:
-            return UpdateRejected(at=now, message_id=message.id, error=self._around.codec.failure(error))
-        return event
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -468,11 +386,15 @@ class Call:
 
     async def _let_go(self, work: Work) -> Progress:
         """Record what the run waits for, release it, and ask for the call that goes on."""
-        holding = self._holding
+        holding, around = self._holding, self._around
         cut_off = await work.stop()
         now = holding.now()
         beats = work.take_heartbeats()  # of those that were cut off: the next attempt goes on from there
-        if ended := [*beats, *work.ended, *self._failed_by_deadline(cut_off, now, beats)]:
+        if ended := [
+            *beats,
+            *work.ended,
+            *failed_by_deadline(self._execution, around, self._began, now, cut_off, beats),
+        ]:
             work.ended.clear()
             await self._take([Ready(event) for event in ended], work)
         waiting = holding.inbox or self._attention.messages
@@ -487,36 +409,5 @@ class Call:
         await self._ledger.write(holding.with_what_goes_along(records), release=release)
         self._attention.handed_over = goes_on
         if wake_at is not None:
-            await self._around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=None if goes_on else wake_at)
+            await around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
-
-    def _failed_by_deadline(
-        self, cut_off: dict[int, datetime | None], now: datetime, beats: Sequence[ActivityHeartbeat]
-    ) -> list[Event]:
-        """Attempts that had nearly all of the call's time and were cut off all the same."""
-        events: list[Event] = []
-        told = {one.id: one.details for one in beats}
-        for command_id, started_at in cut_off.items():
-            pending = self._execution.journal.open.get(command_id)
-            if started_at is None or pending is None or not isinstance(pending.command, ExecuteActivity):
-                continue
-            activity, attempt = pending.command.activity, pending.attempt + 1
-            if activity.at_most_once or (now - started_at) < (now - self._began) * _CUT_OFF_SHARE:
-                continue
-            took = (now - started_at).total_seconds()
-            error = TimeoutError(
-                f"activity {activity.name!r} was cut off after {took:g} s: that is all a call may take here"
-            )
-            in_time = activity.is_in_time(now, pending.first_started_at or started_at)
-            events.append(
-                ActivityFailed(
-                    at=now,
-                    attempt=attempt,
-                    started_at=started_at,
-                    error=self._around.codec.failure(error),
-                    retry_at=now if attempt <= activity.retry_policy.max_retries and in_time else None,
-                    heartbeat=told.get(command_id, pending.heartbeat),
-                    **pending.command.about(),
-                )
-            )
-        return events
