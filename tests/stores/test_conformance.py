@@ -1579,6 +1579,21 @@ async def test_each_filter_narrows_the_list(store: Store) -> None:
     assert await listed(store, name="nothing") == []
 
 
+async def test_runs_are_counted_by_the_filters_of_a_list_and_no_further_than_asked(store: Store) -> None:
+    for number in range(5):
+        name = "even" if number % 2 == 0 else "odd"
+        await make(store, f"r{number}", name=name, created_at=T0 + number * SECOND, attributes={"n": number})
+    await let_go(store, await take(store, "r1"), Status.COMPLETED, closed_at=T0)
+
+    assert await store.count(RunQuery(), most=100) == 5
+    assert await store.count(RunQuery(limit=1, offset=3), most=4) == 4
+    assert await store.count(RunQuery(name="even"), most=100) == 3
+    assert await store.count(RunQuery(status=Status.PENDING, started_after=T0 + 2 * SECOND), most=100) == 3
+    assert await store.count(RunQuery(status=Status.COMPLETED, name="odd"), most=100) == 1
+    assert await store.count(RunQuery(attributes={"n": 3}), most=100) == 1
+    assert await store.count(RunQuery(name="none"), most=100) == 0
+
+
 async def test_attributes_are_compared_by_value(store: Store) -> None:
     await make(store, "r1", attributes={"text": "a'b", "n": 1, "x": 1.5, "flag": True, "odd key.$": "y"})
     await make(store, "r2", attributes={"text": "1", "n": 2, "flag": False})
