@@ -1,5 +1,5 @@
-"""The functions, each a target of functions-framework: `api`, `approvals`, `hooks`, `worker`, `tick`; and `app`, all of
-them in one, for local emulation and for a deployment as one service.
+"""The functions, each a target of functions-framework: `api`, `approvals`, `hooks`, `worker`, `tick`, `ui`; and `app`,
+all of them in one, for local emulation and for a deployment as one service.
 
 What is imported here is what runs here. Nothing connects at import: the server forks after it.
 """
@@ -19,7 +19,7 @@ from tinyworkflow_core.http.emulation import is_local, wake_after_fork
 _core = App.from_env()
 _parts = {
     part: create_app(_core, parts=[part], emulate=is_local())
-    for part in ("api", "approvals", "hooks", "worker", "tick")
+    for part in ("api", "approvals", "hooks", "worker", "tick", "ui")
 }
 _all = create_app(_core, emulate=is_local())
 
@@ -55,6 +55,12 @@ async def worker(request: Request) -> Any:
 async def tick(request: Request) -> Any:
     """Looking for what is due; called by a scheduler."""
     return _parts["tick"]
+
+
+@functions_framework.aio.http
+async def ui(request: Request) -> Any:
+    """The dashboard."""
+    return _parts["ui"]
 
 
 @functions_framework.aio.http

@@ -1,8 +1,8 @@
 # What several files need. All names are known before anything exists, so that services can name each other: a Cloud Run
 # service has the address https://SERVICE-PROJECTNUMBER.REGION.run.app besides the one that it is given.
 locals {
-  targets = ["api", "approvals", "hooks", "tick", "worker"]
-  public  = ["approvals", "hooks"]
+  targets = ["api", "approvals", "hooks", "tick", "ui", "worker"]
+  public  = ["approvals", "hooks", "ui"]
 
   service_names = { for target in local.targets : target => "${var.name}-${target}" }
   urls = {

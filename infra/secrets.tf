@@ -3,8 +3,8 @@
 locals {
   # Environment variable -> the services that get it.
   secrets = merge(
-    { (var.access ? "TINYWORKFLOW_ACCESS" : "TINYWORKFLOW_API_KEYS") = ["api", "approvals"] },
-    { TINYWORKFLOW_LINK_KEYS = ["approvals", "worker"] }, # activities sign links, the page checks them
+    { (var.access ? "TINYWORKFLOW_ACCESS" : "TINYWORKFLOW_API_KEYS") = ["api", "approvals", "ui"] },
+    { TINYWORKFLOW_LINK_KEYS = ["approvals", "ui", "worker"] }, # activities sign links, the page checks them; the dashboard signs sessions
     var.encryption ? { TINYWORKFLOW_ENCRYPTION_KEYS = local.targets } : {},
     { for name in setsubtract(var.webhook_secrets, var.activity_secrets) : name => ["hooks"] },
     { for name in setsubtract(var.activity_secrets, var.webhook_secrets) : name => ["worker"] },

@@ -32,6 +32,7 @@ locals {
     approvals = { memory = "512Mi", concurrency = 40, timeout = 60 }
     hooks     = { memory = "512Mi", concurrency = 40, timeout = 60 }
     tick      = { memory = "512Mi", concurrency = 1, timeout = 60 }
+    ui        = { memory = "512Mi", concurrency = 40, timeout = 60 }
     worker    = { memory = var.worker_memory, concurrency = var.worker_concurrency, timeout = var.worker_timeout_seconds }
   }
 }

@@ -132,14 +132,14 @@ variable "public_url" {
 variable "max_instances" {
   description = "The most instances of each service: the bound of what an hour can cost."
   type        = map(number)
-  default     = { api = 10, approvals = 5, hooks = 10, tick = 1, worker = 20 }
+  default     = { api = 10, approvals = 5, hooks = 10, tick = 1, ui = 3, worker = 20 }
 
   validation {
     condition = (
-      join(" ", sort(keys(var.max_instances))) == "api approvals hooks tick worker" &&
+      join(" ", sort(keys(var.max_instances))) == "api approvals hooks tick ui worker" &&
       alltrue([for number in values(var.max_instances) : number >= 1 && number <= 1000 && floor(number) == number])
     )
-    error_message = "The max_instances must have a whole number from 1 to 1000 for each of api, approvals, hooks, tick, worker."
+    error_message = "The max_instances must have a whole number from 1 to 1000 for each of api, approvals, hooks, tick, ui, worker."
   }
 }
 

@@ -295,7 +295,7 @@ def test_a_run_that_ends_while_it_is_exported_is_left_out(place: Place, monkeypa
 def test_an_export_that_failed_leaves_no_file(place: Place) -> None:
     file = place.folder / "out.json"
     done = CliRunner().invoke(cli, ["--db", place.url, "export", "nobody", "--output", str(file)])
-    assert (done.exit_code, done.stderr) == (1, "tinyworkflow: there is no run 'nobody'\n")
+    assert (done.exit_code, done.stderr) == (3, "tinyworkflow: there is no run 'nobody'\n")
     assert not file.exists()
 
 

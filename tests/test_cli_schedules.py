@@ -59,24 +59,24 @@ def test_a_schedule_is_added_listed_and_changed_by_its_id(desk: Desk) -> None:
     assert made == "weekly"
     shown = desk.only()
     assert (shown["id"], shown["workflow"], shown["input"]) == ("weekly", "cli-report", "mon")
-    assert shown["timing"] == {"kind": "cron", "expression": "0 9 * * 1", "timezone": "Europe/Zurich"}
+    assert shown["timing"] == {"cron": "0 9 * * 1", "timezone": "Europe/Zurich"}
     assert (shown["overlap"], shown["catch_up"], shown["jitter"]) == ("queue", "all", 30)
     assert "etag" not in shown
     line = desk.say("schedule", "list")
     assert re.fullmatch(r"weekly +cli-report +0 9 \* \* 1 Europe/Zurich +next 20\d\d-\d\d-\d\d 0[78]:00:00", line)
     assert desk.data("schedule", "add", "cli-report", "0 8 * * 1", "--id", "weekly") == {"id": "weekly"}
-    assert desk.only()["timing"]["expression"] == "0 8 * * 1"
+    assert desk.only()["timing"]["cron"] == "0 8 * * 1"
 
 
 def test_the_0_1_librarys_spelling_adds_a_schedule(desk: Desk) -> None:
     made = desk.say("schedule", "cli-report", "0 9 * * *", "-i", '"day"')
     assert (desk.only()["id"], desk.only()["input"]) == (made, "day")
-    assert desk.only()["timing"]["expression"] == "0 9 * * *"
+    assert desk.only()["timing"]["cron"] == "0 9 * * *"
 
 
 def test_an_interval_is_a_schedule_too(desk: Desk) -> None:
     desk.say("schedule", "add", "cli-report", "--every", "90s", "--id", "often")
-    assert (desk.only()["timing"]["kind"], desk.only()["timing"]["every"]) == ("interval", 90)
+    assert desk.only()["timing"]["interval"] == 90
     assert re.match(r"often +cli-report +90\.0 +next ", desk.say("schedule", "list"))
 
 
@@ -93,7 +93,7 @@ def test_a_schedule_is_paused_and_resumed(desk: Desk) -> None:
 def test_a_schedule_is_triggered_and_deleted_and_its_run_stays(desk: Desk) -> None:
     desk.say("schedule", "add", "cli-report", "@daily", "--id", "daily", "--input", '"now"')
     run_id = desk.say("schedule", "trigger", "daily")
-    assert desk.data("status", run_id)["input_data"] == "now"
+    assert desk.data("status", run_id)["input"] == "now"
     assert desk.data("schedule", "trigger", "daily")["run_id"] != run_id
     assert desk.say("schedule", "delete", "daily") == ""
     assert desk.say("schedule", "list") == ""
@@ -116,11 +116,11 @@ def test_a_schedule_is_changed_in_what_is_given_and_can_fire_once(desk: Desk) ->
     options = ["--catch-up-window", "2h", "--pause-after-failures", "3", "--overlap", "queue"]
     desk.say("schedule", "add", "cli-report", "--at", "2100-01-01T09:00", "--id", "once", *options)
     made = desk.only()
-    assert (made["timing"], made["catch_up_window"]) == ({"kind": "once", "at": "2100-01-01T09:00:00+00:00"}, 7200)
+    assert (made["timing"], made["catch_up_window"]) == ({"at": "2100-01-01T09:00:00+00:00"}, 7200)
     assert desk.data("schedule", "change", "once", "--jitter", "5s", "--input", '"x"') == {"id": "once"}
-    assert desk.only() == made | {"jitter": 5, "input": "x", "due_at": desk.only()["due_at"]}
+    assert desk.only() == made | {"jitter": 5, "input": "x"}
     desk.say("schedule", "change", "once", "0 9 * * *", "--timezone", "Europe/Zurich")
-    assert desk.only()["timing"] == {"kind": "cron", "expression": "0 9 * * *", "timezone": "Europe/Zurich"}
+    assert desk.only()["timing"] == {"cron": "0 9 * * *", "timezone": "Europe/Zurich"}
 
 
 def test_a_backfill_is_looked_at_and_called_off(desk: Desk) -> None:
@@ -179,7 +179,7 @@ def test_what_is_sealed_is_shown_with_the_keys_of_the_environment(desk: Desk, mo
 )
 def test_what_makes_no_sense_is_refused_by_name(desk: Desk, arguments: list[str], words: str) -> None:
     done = desk.invoke("schedule", *arguments)
-    assert done.exit_code in (1, 2), done.output
+    assert done.exit_code in (1, 2, 3), done.output
     assert done.stdout == ""
     assert words in re.sub(r"[\s│╭╮╰╯─]+", " ", done.stderr)
     assert desk.data("schedule", "list") == []

@@ -39,6 +39,9 @@ MAX_LISTED = 1_000
 _PAGE = 100
 _PASSING = (Status.PENDING, Status.RUNNING)
 _STAYING = (Status.RETRYING, Status.WAITING, Status.PAUSED, Status.SUSPENDED, Status.PARKED)
+OPEN_IN_TURN = (*_PASSING, *_STAYING, *_PASSING)
+"""The statuses of open runs, in an order in which to ask for all of them: what changes its status meanwhile is not
+missed, since runs in passing are asked for again at the end."""
 
 
 class Kind(StrEnum):
@@ -162,7 +165,7 @@ async def open_runs(store: Store, *, name: str | None = None) -> AsyncIterator[R
     What changes its status meanwhile is not missed: runs in passing are asked for again at the end.
     """
     seen: set[str] = set()
-    for status in (*_PASSING, *_STAYING, *_PASSING):
+    for status in OPEN_IN_TURN:
         query = RunQuery(status=status, name=name, limit=_PAGE)
         while True:
             page = await store.list(query)
@@ -210,10 +213,17 @@ def check_history(registry: Registry, codec: Codec, data: Any) -> Finding | None
 
 
 def check_histories(
-    registry: Registry, codec: Codec, histories: Iterable[Any], *, name: str | None = None, limit: int | None = None
+    registry: Registry,
+    codec: Codec,
+    histories: Iterable[Any],
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    report: Report | None = None,
 ) -> Report:
-    """Replay exported histories, of one workflow or of all. Raises SerializationError for what is none."""
-    report = Report()
+    """Replay exported histories, of one workflow or of all, and add them to `report`, or to a new one. Raises
+    SerializationError for what is none."""
+    report = Report() if report is None else report
     for data in histories:
         facts, history = read_exported(data)
         if name in (None, facts.name):
@@ -231,7 +241,10 @@ def read_exported(data: Any) -> tuple[RunFacts, Sequence[Event] | SerializationE
     if data["format"] != FORMAT:
         raise SerializationError(f"an exported history of format {data['format']!r}; this release reads {FORMAT}")
     try:
-        facts, events = RunFacts(**data["run"]), [dict(one) for one in data["history"]]
+        facts = RunFacts(**data["run"])
+        if "unreadable" in data:  # whoever has the run could not export it, and says why
+            return facts, SerializationError(str(data["unreadable"]))
+        events = [dict(one) for one in data["history"]]
     except (TypeError, ValueError, KeyError) as error:
         raise SerializationError(f"the exported history is damaged: {error!r}") from error
     try:

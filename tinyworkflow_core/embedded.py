@@ -76,11 +76,12 @@ class TinyWorkflowClient(WorkflowClient):
         await self.initialize()
         run_id = await super().start_workflow(workflow_name, input_data, workflow_id, **options)
         if wait:
-            await self._bring_to_its_end(run_id)
+            await self.bring_to_its_end(run_id)
         return run_id
 
-    async def _bring_to_its_end(self, run_id: str) -> None:
-        """Wait for the run, and make its calls unless a worker here does."""
+    async def bring_to_its_end(self, run_id: str) -> None:
+        """Wait for the run, and make its calls here unless this client's own worker does. Raises what `get_result`
+        raises."""
         driving = None if self.dispatcher is self.app.dispatcher else asyncio.ensure_future(self._drive(run_id))
         try:
             await self.get_result(run_id)

@@ -382,6 +382,10 @@ class Store(Protocol):
         """Runs that fit, newest first (created_at, then run_id, both falling)."""
         ...
 
+    async def count(self, query: RunQuery, *, most: int) -> int:
+        """How many runs fit, counted up to `most`. Of the query its limit and offset do not matter. Reads no record."""
+        ...
+
     async def purge(self, run_id: str) -> None:
         """Forget a run: record, history of all generations, inbox. Unknown runs are no error."""
         ...

@@ -167,6 +167,7 @@ PROBES = {
     "hooks": ("POST", "/hooks/github", 401),
     "worker": ("POST", "/internal/advance", 422),
     "tick": ("POST", "/internal/tick", 200),
+    "ui": ("GET", "/ui", 200),
 }
 
 

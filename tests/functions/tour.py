@@ -86,6 +86,8 @@ def runs(tour: Tour) -> None:
     tour.call("GET", "/v1/runs", 200, query="?limit=1")
     tour.call("GET", "/v1/runs/{run_id}", 202, run_id="ask-1")
     tour.call("GET", "/v1/runs/{run_id}/events", 200, run_id="ask-1", query="?limit=1")
+    tour.call("GET", "/v1/runs/{run_id}/history", 200, run_id="ask-1")
+    tour.call("GET", "/v1/activities", 200)
     tour.call("POST", "/v1/runs/{run_id}/signals/{name}", 202, "7", run_id="ask-1", name="word")
     tour.call("POST", "/v1/runs/{run_id}/updates/{name}", 200, "8", run_id="ask-1", name="hear")
     tour.call("POST", "/v1/runs/{run_id}/queries/{name}", 200, {"args": ["how many"]}, run_id="ask-1", name="heard")

@@ -16,6 +16,7 @@ PROBES = {
     "worker": ("POST", "/internal/advance"),
     "tick": ("POST", "/internal/tick"),
     "hooks": ("POST", "/hooks/github"),
+    "ui": ("GET", "/ui"),
 }
 
 

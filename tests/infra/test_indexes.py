@@ -78,7 +78,8 @@ async def recorded(firestore_emulator: str, monkeypatch: pytest.MonkeyPatch) -> 
     def query(self: Connection, asked: Any) -> Coroutine[Any, Any, list[Any]]:
         caller = sys._getframe(1)
         log.asked_at.add((Path(caller.f_code.co_filename).name, caller.f_lineno))
-        whole = getattr(asked, "_query", lambda: asked)()  # a bare collection makes its query late
+        counted = getattr(asked, "_nested_query", asked)
+        whole = getattr(counted, "_query", lambda: counted)()  # a bare collection makes its query late
         log.queries.add(Query.of(whole._to_protobuf()))
         return ask(self, asked)
 
@@ -127,6 +128,7 @@ async def _do_everything(store: FirestoreStore) -> None:
     assert await store.due(now=later, limit=10)
     for query in _all_lists():
         await store.list(query)
+        await store.count(query, most=10)
     await store.purge("run-2")
     schedule = Schedule(id="s", workflow="w", timing={"kind": "interval"}, created_at=T0, etag="1", due_at=T0)
     await store.schedules.put(schedule, expected=None)

@@ -15,7 +15,7 @@ from tests.infra.terraform import INFRA, ROOT, Plan, Terraform
 from tinyworkflow_core import App, create_app
 from tinyworkflow_core.http.settings import HttpSettings
 
-TARGETS = {"api", "approvals", "hooks", "tick", "worker"}
+TARGETS = {"api", "approvals", "hooks", "tick", "ui", "worker"}
 VARIABLE = re.compile(r"TINYWORKFLOW_[A-Z_]*[A-Z]")
 
 
@@ -200,6 +200,7 @@ def test_each_account_may_do_what_it_needs_and_nothing_else(plan: Plan) -> None:
         ("tinyworkflow-approvals", "allUsers"),
         ("tinyworkflow-hooks", "allUsers"),
         ("tinyworkflow-tick", "scheduler"),
+        ("tinyworkflow-ui", "allUsers"),
         ("tinyworkflow-worker", "tasks"),
     }
     project = {(who(one.values["member"]), one.values["role"]) for one in plan.all("google_project_iam_member")}
@@ -242,6 +243,7 @@ def test_each_secret_is_read_by_those_who_have_it_in_their_environment_and_by_no
         "approvals": sealed | {"TINYWORKFLOW_API_KEYS", "TINYWORKFLOW_LINK_KEYS"},
         "hooks": sealed | {"GITHUB_WEBHOOK_SECRET", "SHARED_SECRET"},
         "tick": sealed,
+        "ui": sealed | {"TINYWORKFLOW_API_KEYS", "TINYWORKFLOW_LINK_KEYS"},
         "worker": sealed | {"TINYWORKFLOW_LINK_KEYS", "SLACK_TOKEN", "SHARED_SECRET"},
     }
     assert mounted["worker", "tinyworkflow-slack-token"] == ("SLACK_TOKEN", "3")

@@ -1,4 +1,9 @@
-"""Console: what the commands share: the application and its options, how a command asks, prints and fails."""
+"""Console: what the commands share: the application and its options, how a command asks, and how it fails.
+
+Exit codes: 0 done; 1 refused, or failed for another reason; 2 the command line does not fit (`check` and `lint`: nobody
+can say); 3 there is nothing of that name; 4 the run that was waited for did not complete; 5 it was not done in time;
+6 the store or the deployment does not answer; 7 not allowed. `check` and `lint` end with 1 when they found something.
+"""
 
 from __future__ import annotations
 
@@ -10,49 +15,122 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
 from ..app import DEFAULT_DATABASE_URL
-from ..embedded import TinyWorkflowClient
-from ..encryption import EncryptionCodec
-from ..errors import TinyWorkflowError
-from ..serialization import Codec
+from ..errors import (
+    ApprovalForbiddenError,
+    ApprovalNotFoundError,
+    ConfigurationError,
+    RunNotFoundError,
+    ScheduleNotFoundError,
+    StoreUnavailableError,
+    TinyWorkflowError,
+    UnknownWorkflowError,
+    WorkflowFailedError,
+)
+from .printing import safe
+from .project import Project, find_project
+from .reach import Reach
 
 T = TypeVar("T")
 
 _LINT = "TINYWORKFLOW_LINT"
-_PLAIN = Codec(max_bytes=sys.maxsize)
+_LOAD_THEMSELVES = frozenset({"dev", "init", "server"})
+"""Commands that outlive code which does not load, or need none."""
+
+_CODES: tuple[tuple[int, tuple[type[Exception], ...]], ...] = (
+    (3, (RunNotFoundError, UnknownWorkflowError, ApprovalNotFoundError, ScheduleNotFoundError)),
+    (4, (WorkflowFailedError,)),
+    (5, (TimeoutError,)),
+    (6, (StoreUnavailableError, ConnectionError)),
+    (7, (PermissionError, ApprovalForbiddenError)),
+)
 
 cli = typer.Typer(
-    name="tinyworkflow", help="Durable workflows in plain Python.", no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
-)  # fmt: skip
+    name="tinyworkflow", help="Durable workflows in plain Python.", no_args_is_help=True, pretty_exceptions_enable=False
+)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RunId = Annotated[str, typer.Argument(help="The run's id.")]
 InputText = Annotated[str | None, typer.Option("--input", "-i", help="Input as JSON.")]
 Modules = Annotated[list[str] | None, typer.Option("-w", "--workflows", "--import-workflows", help="Module to import.")]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What stands before the command."""
+    """What stands before the command, and what stands in for it."""
 
-    database_url: str
+    db: str | None
+    url: str | None
+    project: Project
+    quiet: bool = False
+    has_modules: bool = False
+    """Whether -w has named some; then those of the project are not looked at."""
+
+    def target(self) -> tuple[str | None, str | None]:
+        """A database's URL, or a deployment's: by the options, else the environment, else the project. Raises
+        ConfigurationError where one of these names both."""
+        environ, project = os.environ, self.project
+        for where, db, url in (
+            ("the command line", self.db, self.url),
+            ("the environment", environ.get("TINYWORKFLOW_DATABASE_URL"), environ.get("TINYWORKFLOW_URL")),
+            ("pyproject.toml", project.database_url, project.url),
+        ):
+            if db and url:
+                raise ConfigurationError(f"{where} names a database and a deployment: say --db or --url, and not both")
+            if db or url:
+                return db or None, url or None
+        return DEFAULT_DATABASE_URL, None
+
+    def database_url(self) -> str:
+        """The database, for what works on one itself. Raises ConfigurationError when --url was given."""
+        if self.url:
+            raise ConfigurationError("this command works on a store: give --db in place of --url")
+        given = self.db or os.environ.get("TINYWORKFLOW_DATABASE_URL") or self.project.database_url
+        return given or DEFAULT_DATABASE_URL
+
+    def reach(self) -> Reach:
+        """Where the runs are. Raises ConfigurationError."""
+        db, url = self.target()
+        if url is not None:
+            from .by_http import HttpReach
+
+            return HttpReach(url, os.environ.get("TINYWORKFLOW_API_KEY"))
+        from .by_store import StoreReach  # with the whole front, whose views it shows
+
+        return StoreReach(db or DEFAULT_DATABASE_URL)
+
+    def load_code(self, *, lint: bool = True) -> None:
+        """Import the project's modules, unless -w has named others. Raises BadParameter."""
+        if not self.has_modules:
+            import_modules(self.project.workflows, lint=lint)
 
 
 @cli.callback()
 def settings(
     context: typer.Context,
     db: Annotated[str | None, typer.Option(help="Database URL; else TINYWORKFLOW_DATABASE_URL.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Or a deployment's; else TINYWORKFLOW_URL. The key: TINYWORKFLOW_API_KEY.")
+    ] = None,
     workflows: Modules = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print ids and values alone.")] = False,
 ) -> None:
     """Durable workflows in plain Python."""
+    with saying_what_failed(2):
+        project = find_project(Path.cwd())
+    if project.folder is not None:
+        sys.path.insert(0, str(project.folder))
     sys.path.insert(0, os.getcwd())
-    import_modules(workflows, lint=context.invoked_subcommand != "lint")
-    context.obj = Settings(db or os.environ.get("TINYWORKFLOW_DATABASE_URL", DEFAULT_DATABASE_URL))
+    if context.invoked_subcommand not in _LOAD_THEMSELVES:
+        import_modules(workflows, lint=context.invoked_subcommand != "lint")
+    found = Settings(db=db, url=url, project=project, quiet=quiet, has_modules=bool(workflows))
+    if db and url:
+        raise typer.BadParameter("give --db or --url, and not both")
+    context.obj = found
 
 
 def import_modules(modules: Iterable[str] | None, *, lint: bool = True) -> None:
@@ -81,30 +159,42 @@ def _lint_off() -> Iterator[None]:
 # --- asking ----------------------------------------------------------------------------------------------
 
 
-def ask(context: typer.Context, request: Callable[[TinyWorkflowClient], Awaitable[T]], *, failure: int = 1) -> T:
-    """What a client of the database answers. An error ends the command, on stderr and with that exit code."""
+def ask(
+    context: typer.Context, request: Callable[[Reach], Awaitable[T]], *, failure: int | None = None, code: bool = False
+) -> T:
+    """What is answered by wherever the runs are. An error ends the command, on stderr and with its exit code, or with
+    `failure`. `code`: the project's modules are needed where the runs are in a store."""
+    found: Settings = context.obj
 
     async def asked() -> T:
-        async with TinyWorkflowClient(context.obj.database_url) as client:
-            return await request(client)
+        async with found.reach() as reach:
+            return await request(reach)
 
+    with saying_what_failed(failure):
+        if code and found.target()[1] is None:
+            found.load_code()
     return run(asked(), failure=failure)
 
 
-def run(coro: Coroutine[Any, Any, T], *, failure: int = 1) -> T:
-    """The coroutine's result; an error ends the command, on stderr and with that exit code."""
+def run(coro: Coroutine[Any, Any, T], *, failure: int | None = None) -> T:
+    """The coroutine's result; an error ends the command, on stderr and with its exit code."""
     with saying_what_failed(failure):
         return asyncio.run(coro)
 
 
 @contextlib.contextmanager
-def saying_what_failed(failure: int = 1) -> Iterator[None]:
-    """Turns an error into words on stderr and that exit code."""
+def saying_what_failed(failure: int | None = None) -> Iterator[None]:
+    """Turns an error into words on stderr and an exit code: its own, or that one."""
     try:
         yield
     except (TinyWorkflowError, OSError, ValueError) as error:
-        typer.echo(f"tinyworkflow: {str(error) or type(error).__name__}", err=True)
-        raise typer.Exit(failure) from None
+        typer.echo(safe(f"tinyworkflow: {str(error) or type(error).__name__}"), err=True)
+        raise typer.Exit(exit_code_of(error) if failure is None else failure) from None
+
+
+def exit_code_of(error: Exception) -> int:
+    """The exit code that tells this error from others."""
+    return next((code for code, errors in _CODES if isinstance(error, errors)), 1)
 
 
 def parse(option: str, text: str | None) -> Any:
@@ -113,32 +203,3 @@ def parse(option: str, text: str | None) -> Any:
         return None if text is None else json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"{option} is not JSON: {error}") from None
-
-
-# --- printing --------------------------------------------------------------------------------------------
-
-
-def codec() -> Codec:
-    """What reads stored values here, however large."""
-    return Codec(EncryptionCodec.from_env(os.environ), max_bytes=sys.maxsize)
-
-
-def plain(value: Any) -> Any:
-    """Any value that can be stored as plain JSON data."""
-    return _PLAIN.plain(_PLAIN.encode(value))
-
-
-def json_text(value: Any) -> str:
-    """JSON data for people."""
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def show(value: Any) -> None:
-    """Print text as it is, and everything else as JSON."""
-    typer.echo(value if isinstance(value, str) else json_text(value))
-
-
-def show_done(as_json: bool, **what: Any) -> None:
-    """What a command prints that has only done something: nothing, unless for a program."""
-    if as_json:
-        show(what)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,51 +12,74 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from ..checking import Finding, Report, check_histories, check_store, exported, open_runs
-from ..embedded import TinyWorkflowClient
+from ..checking import FORMAT, OPEN_IN_TURN, Finding, Report, check_histories
 from ..errors import RunNotFoundError, SerializationError
-from .code import declared_workflows
-from .console import JsonFlag, Modules, ask, cli, codec, import_modules, json_text, saying_what_failed, show
+from ..registry import Registry
+from .code import bring_in, declared_workflows
+from .completing import run_ids, workflow_names
+from .console import JsonFlag, Modules, ask, cli, saying_what_failed
+from .printing import json_text, progress, say, show_json
+from .reach import Data, Reach
+from .stored_values import codec
 
-Name = Annotated[str | None, typer.Option("--workflow", help="Only runs of this workflow.")]
+Name = Annotated[
+    str | None, typer.Option("--workflow", help="Only runs of this workflow.", autocompletion=workflow_names)
+]
+
+_PAGE = 100
 
 
 @cli.command()
 def check(
     context: typer.Context,
-    files: Annotated[list[Path] | None, typer.Argument(help="Exported histories, in place of the database.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Exported histories, in place of the open runs.")] = None,
     workflows: Modules = None,
     workflow: Name = None,
     limit: Annotated[int | None, typer.Option(help="Replay at most so many.", min=1)] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Replay open runs with the code that `-w` brings in. Exit code 1 when any does not fit, 2 when nobody can say."""
-    import_modules(workflows)
-    with saying_what_failed(2):
+    bring_in(context, workflows)
+    with saying_what_failed(2), progress("checking runs", quiet=context.obj.quiet) as tell:
         registry = declared_workflows()
+        report = Report()
         if files:
-            histories = _Histories(files)
+            histories = _Histories(files, lambda: tell(report.checked))
             try:
-                report = check_histories(registry, codec(), histories, name=workflow, limit=limit)
+                check_histories(registry, codec(), histories, name=workflow, limit=limit, report=report)
             except (ValueError, SerializationError) as error:
                 raise ValueError(f"{histories.place}: {error}") from error
-    if not files:
-        report = ask(
-            context,
-            lambda client: check_store(client.store, registry, client.codec, name=workflow, limit=limit),
-            failure=2,
-        )
+        else:
+            ask(context, lambda reach: _check(reach, registry, report, workflow, limit, tell), failure=2)
     if as_json:
-        show(_as_data(report))
+        show_json(_as_data(report))
     for line in () if as_json else _as_lines(report):
-        typer.echo(line)
+        say(line)
     raise typer.Exit(1 if report.misfits else 0)
+
+
+async def _check(
+    reach: Reach, registry: Registry, report: Report, name: str | None, limit: int | None, tell: Callable[[int], None]
+) -> None:
+    opening = codec()
+    async for run, found in _all_open(reach, name):
+        data = _unreadable(run, found) if isinstance(found, SerializationError) else found
+        check_histories(registry, opening, [data], limit=limit, report=report)
+        tell(report.checked)
+        if not report.is_complete:
+            return
+
+
+def _unreadable(run: Data, error: SerializationError) -> Data:
+    """In place of a history: what is known of the run all the same."""
+    about = {name: run[name] for name in ("run_id", "workflow_id", "version", "parent_run_id", "retry_count")}
+    return {"format": FORMAT, "run": about | {"name": run["workflow"], "generation": 0}, "unreadable": str(error)}
 
 
 @cli.command()
 def export(
     context: typer.Context,
-    run_id: Annotated[str | None, typer.Argument(help="The run's id.")] = None,
+    run_id: Annotated[str | None, typer.Argument(help="The run's id.", autocompletion=run_ids)] = None,
     every: Annotated[bool, typer.Option("--open", help="All open runs, each on a line.")] = False,
     workflow: Name = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write to this file.")] = None,
@@ -66,43 +89,50 @@ def export(
     if (run_id is None) is not every:
         raise typer.BadParameter("name one run, or ask for all that are open with --open")
 
-    async def write(client: TinyWorkflowClient) -> int:
+    async def write(reach: Reach) -> int:
         if run_id is not None:
-            text = json_text(await _one(client, run_id)) + "\n"
+            text = json_text(await reach.history(run_id)) + "\n"
             with _opened(output) as file:
                 file.write(text)
             return 0
-        unreadable = 0
-        with _opened(output) as file:
-            async for found in _all_open(client, workflow):
-                if isinstance(found, str):
-                    typer.echo(f"tinyworkflow: {found}", err=True)
+        unreadable = written = 0
+        with _opened(output) as file, progress("exporting runs", quiet=context.obj.quiet) as tell:
+            async for run, found in _all_open(reach, workflow):
+                if isinstance(found, SerializationError):
+                    say(f"tinyworkflow: run {run['run_id']!r}: {found}", err=True)
                     unreadable += 1
                 else:
                     file.write(json.dumps(found, ensure_ascii=False) + "\n")
+                    tell(written := written + 1)
         return unreadable
 
     if ask(context, write):
         raise typer.Exit(1)
 
 
-async def _one(client: TinyWorkflowClient, run_id: str) -> dict[str, Any]:
-    state = await client.store.load(run_id)
-    if state is None:
-        raise RunNotFoundError(f"there is no run {run_id!r}", run_id=run_id)
-    return exported(state)
-
-
-async def _all_open(client: TinyWorkflowClient, name: str | None) -> AsyncIterator[dict[str, Any] | str]:
-    """Each history, or what is wrong with it."""
-    async for run in open_runs(client.store, name=name):
-        try:
-            state = await client.store.load(run.run_id)
-        except SerializationError as error:
-            yield f"run {run.run_id!r}: {error}"
-        else:
-            if state is not None and not state.run.status.closed:
-                yield exported(state)
+async def _all_open(reach: Reach, name: str | None) -> AsyncIterator[tuple[Data, Data | SerializationError]]:
+    """Each open run with its history, or with what is wrong with it; each once, also when it changes meanwhile."""
+    seen: set[str] = set()
+    for status in OPEN_IN_TURN:
+        cursor = None
+        while True:
+            page = await reach.runs(limit=_PAGE, cursor=cursor, status=status.value, workflow=name)
+            for run in page["runs"]:
+                if run["run_id"] in seen:
+                    continue
+                seen.add(run["run_id"])
+                try:
+                    found = await reach.history(run["run_id"], only_open=True)
+                except RunNotFoundError:  # it was ended and forgotten meanwhile
+                    continue
+                except SerializationError as error:
+                    yield run, error
+                    continue
+                if found is not None:
+                    yield run, found
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
 
 
 @contextmanager
@@ -117,12 +147,18 @@ def _opened(path: Path | None) -> Iterator[IO[str]]:
 class _Histories:
     """What exported files hold, one after the other: JSON lines, one JSON object, or a list of them."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], at_each: Callable[[], None]) -> None:
         self._files = files
+        self._at_each = at_each
         self.place = ""
         """Where the latest one stands, for an error message."""
 
     def __iter__(self) -> Iterator[Any]:
+        for data in self._all():
+            yield data
+            self._at_each()
+
+    def _all(self) -> Iterator[Any]:
         for path in self._files:
             self.place = str(path)
             with path.open(encoding="utf-8") as file:

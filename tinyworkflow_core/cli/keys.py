@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from ..clock import fresh_id
-from .console import JsonFlag, cli, saying_what_failed, show
+from .console import JsonFlag, cli, saying_what_failed
+from .printing import show_json
 
 keys = typer.Typer(help="Make API keys, and check TINYWORKFLOW_ACCESS.", no_args_is_help=True)
 cli.add_typer(keys, name="keys")
@@ -42,7 +43,7 @@ def new(
         record["expires"] = _moment(expires)
     _check({"keys": [record]})
     if as_json:
-        show({"key": key, "record": record})
+        show_json({"key": key, "record": record})
         return
     typer.echo(key)
     typer.echo("This key is not shown again. Its record for TINYWORKFLOW_ACCESS:", err=True)
@@ -69,7 +70,7 @@ def check(as_json: JsonFlag = False) -> None:
         for one in (*document.keys, *document.identities)
     ]
     if as_json:
-        show(found)
+        show_json(found)
         return
     for one in found:
         typer.echo(

@@ -1,66 +1,59 @@
-"""Commands for operators: a worker, and what is done to runs from outside."""
+"""Commands for operators: what is done to runs from outside, and forgetting old ones. Servers and workers are in
+serving.py."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
+from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from ..app import App
-from .console import InputText, JsonFlag, Modules, RunId, ask, cli, import_modules, parse, run, show, show_done
+from ..clock import SystemClock
+from ..errors import RunNotFoundError, RunStateError
+from ..store import CLOSED_STATUSES
+from .completing import RunId
+from .console import InputText, JsonFlag, ask, cli, parse
+from .printing import progress, show, show_done, show_json
+from .reach import Reach, Verb
 
 Reason = Annotated[str | None, typer.Option(help="Why, for the history.")]
 
+_PAGE = 100
+
 
 @cli.command()
-def worker(context: typer.Context, workflows: Modules = None) -> None:
-    """Work on runs until interrupted. Several workers, clients and functions may share one SQLite file."""
-    import_modules(workflows)
-
-    async def work() -> None:
-        app = App.from_env(store=context.obj.database_url)
-        stop = asyncio.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await app.start_worker()
-        names = (
-            ", ".join(sorted({one.name for one in app.registry.workflows()})) or "no workflows: name a module with -w"
-        )
-        typer.echo(f"worker {os.getpid()} on {context.obj.database_url}: {names}", err=True)
-        await stop.wait()
-        await app.close()
-
-    run(work())
+def cancel(context: typer.Context, run_id: RunId, reason: Reason = None, as_json: JsonFlag = False) -> None:
+    """Ask a run to end; it may clean up first."""
+    _steer(context, "cancel", run_id, reason, as_json)
 
 
 @cli.command()
 def terminate(context: typer.Context, run_id: RunId, reason: Reason = None, as_json: JsonFlag = False) -> None:
     """End a run by force: its code is not asked, nothing is cleaned up."""
-    ask(context, lambda client: client.terminate_workflow(run_id, reason))
-    show_done(as_json, run_id=run_id)
+    _steer(context, "terminate", run_id, reason, as_json)
 
 
 @cli.command()
 def suspend(context: typer.Context, run_id: RunId, reason: Reason = None, as_json: JsonFlag = False) -> None:
     """Put a run aside until it is resumed."""
-    ask(context, lambda client: client.suspend_workflow(run_id, reason))
-    show_done(as_json, run_id=run_id)
+    _steer(context, "suspend", run_id, reason, as_json)
 
 
 @cli.command()
 def resume(context: typer.Context, run_id: RunId, as_json: JsonFlag = False) -> None:
     """Let a suspended run go on; have a parked one tried again."""
-    ask(context, lambda client: client.resume_workflow(run_id))
-    show_done(as_json, run_id=run_id)
+    _steer(context, "resume", run_id, None, as_json)
 
 
 @cli.command()
 def retry(context: typer.Context, run_id: RunId, as_json: JsonFlag = False) -> None:
     """Have a failed or terminated run go on from where it failed."""
-    ask(context, lambda client: client.retry_workflow(run_id))
+    _steer(context, "retry", run_id, None, as_json)
+
+
+def _steer(context: typer.Context, verb: Verb, run_id: str, reason: str | None, as_json: bool) -> None:
+    ask(context, lambda reach: reach.steer(verb, run_id, reason))
     show_done(as_json, run_id=run_id)
 
 
@@ -74,16 +67,44 @@ def fork(
 ) -> None:
     """Start a new run from the first events of another and print its id. Its module is needed: -w."""
     data = parse("--input", input_data)
-    made = ask(context, lambda client: client.fork_workflow(run_id, at_event, data))
-    show({"run_id": made} if as_json else made)
+    made = ask(context, lambda reach: reach.fork(run_id, at_event, data), code=True)
+    (show_json({"run_id": made}) if as_json else show(made))
 
 
 @cli.command()
 def cleanup(
     context: typer.Context,
-    days: Annotated[float, typer.Option(help="Keep what ended within so many days.", min=0)] = 30,
+    days: Annotated[float, typer.Option(help="Keep what ended within so many days.", min=0, max=36500)] = 30,
     as_json: JsonFlag = False,
 ) -> None:
     """Forget runs that ended long ago, history and all, and print how many."""
-    count = ask(context, lambda client: client.cleanup_old_workflows(days))
-    show({"forgotten": count} if as_json else str(count))
+    before = SystemClock().now() - timedelta(days=days)
+
+    async def forget(reach: Reach) -> int:
+        with progress("forgetting runs", quiet=context.obj.quiet) as tell:
+            count = 0
+            async for run_id in _ended(reach, before):
+                try:
+                    await reach.delete(run_id)
+                except (RunNotFoundError, RunStateError):  # somebody was faster, or has had it go on
+                    continue
+                count += 1
+                tell(count)
+            return count
+
+    count = ask(context, forget)
+    (show_json({"forgotten": count}) if as_json else show(str(count)))
+
+
+async def _ended(reach: Reach, before: datetime) -> AsyncIterator[str]:
+    for status in sorted(CLOSED_STATUSES):
+        cursor = None
+        while True:
+            page = await reach.runs(limit=_PAGE, cursor=cursor, status=status.value, started_before=before)
+            for run in page["runs"]:
+                ended = run["times"]["ended"]
+                if ended is not None and datetime.fromisoformat(ended) < before:
+                    yield run["run_id"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from ..backfilling import DEFAULT_CONCURRENCY
-from ..cron import CronSchedule, OneOff, Timing
-from ..declaring import ScheduleChanges, ScheduleOptions
-from ..embedded import TinyWorkflowClient
-from ..schedule_store import DamagedSchedule, Schedule
-from ..schedules import Schedules
-from .console import InputText, JsonFlag, ask, cli, codec, parse, show, show_done
-
-ScheduleId = Annotated[str, typer.Argument(help="The schedule's id.")]
+from .completing import ScheduleId, WorkflowName
+from .console import InputText, JsonFlag, ask, cli, parse
+from .following import LOOK_SECONDS
+from .moments import moment
+from .printing import progress, say, show, show_done, show_json
+from .reach import Data, Reach
 
 _PAGE = 100
 
@@ -55,7 +53,7 @@ Failures = Annotated[int | None, typer.Option(help="Pause it when so many of its
 @schedules.command()
 def add(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The workflow's name.")],
+    name: WorkflowName,
     cron: Cron = None,
     every: Every = None,
     at: At = None,
@@ -73,14 +71,10 @@ def add(
     timing = _timing(cron, every, at, timezone)
     if timing is None:
         raise typer.BadParameter("give a cron line, or --every, or --at")
-    data = parse("--input", input_data)
-    options = _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures)
-
-    async def create(client: TinyWorkflowClient) -> str:
-        return await Schedules(client).create(name, timing(client), data, id=schedule_id, **options)
-
-    made = ask(context, create)
-    show({"id": made} if as_json else made)
+    fields = _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures)
+    fields |= {"workflow": name, "timing": timing, "input": parse("--input", input_data), "id": schedule_id}
+    made = ask(context, lambda reach: reach.declare(fields), code=True)
+    (show_json({"id": made}) if as_json else show(made))
 
 
 @schedules.command()
@@ -101,31 +95,25 @@ def change(
 ) -> None:
     """Change what is given of a schedule, and nothing else. Its module is needed for another --input: -w."""
     timing = _timing(cron, every, at, timezone)
-    changes = cast(ScheduleChanges, _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures))
-    if input_data is not None:
-        changes["input_data"] = parse("--input", input_data)
-
-    async def update(client: TinyWorkflowClient) -> Schedule:
-        if timing is not None:
-            changes["timing"] = timing(client)
-        return await client.update_schedule(schedule_id, **changes)
-
-    changed = ask(context, update)
-    show_done(as_json, id=changed.id)
+    fields = _options(overlap, catch_up, catch_up_window, jitter, pause_after_failures)
+    fields |= {} if timing is None else {"timing": timing}
+    fields |= {} if input_data is None else {"input": parse("--input", input_data)}
+    ask(context, lambda reach: reach.change(schedule_id, fields), code=input_data is not None)
+    show_done(as_json, id=schedule_id)
 
 
 @schedules.command(name="list")
 def list_schedules(context: typer.Context, as_json: JsonFlag = False) -> None:
     """List all schedules, by id."""
 
-    async def gather(client: TinyWorkflowClient) -> list[Schedule | DamagedSchedule]:
-        return [one async for one in _every(client)]
+    async def gather(reach: Reach) -> list[Data]:
+        return [one async for one in _every(reach)]
 
     found = ask(context, gather)
     if as_json:
-        show([_view(one) for one in found])
+        show_json(found)
     for one in () if as_json else found:
-        typer.echo(_line(one))
+        say(one["id"] if context.obj.quiet else _line(one))
 
 
 @schedules.command()
@@ -136,29 +124,29 @@ def pause(
     as_json: JsonFlag = False,
 ) -> None:
     """Start nothing until it is resumed."""
-    ask(context, lambda client: client.pause_schedule(schedule_id, note))
+    ask(context, lambda reach: reach.pause(schedule_id, note))
     show_done(as_json, id=schedule_id)
 
 
 @schedules.command()
 def resume(context: typer.Context, schedule_id: ScheduleId, as_json: JsonFlag = False) -> None:
     """Go on with the next time from now."""
-    ask(context, lambda client: client.resume_schedule(schedule_id))
+    ask(context, lambda reach: reach.resume(schedule_id))
     show_done(as_json, id=schedule_id)
 
 
 @schedules.command()
 def delete(context: typer.Context, schedule_id: ScheduleId, as_json: JsonFlag = False) -> None:
     """Forget a schedule; its runs stay."""
-    ask(context, lambda client: client.delete_schedule(schedule_id))
+    ask(context, lambda reach: reach.forget(schedule_id))
     show_done(as_json, id=schedule_id)
 
 
 @schedules.command()
 def trigger(context: typer.Context, schedule_id: ScheduleId, as_json: JsonFlag = False) -> None:
     """Start a run now and print its id. Its module is needed: -w."""
-    made = ask(context, lambda client: client.trigger_schedule(schedule_id))
-    show({"run_id": made} if as_json else made)
+    made = ask(context, lambda reach: reach.trigger(schedule_id), code=True)
+    (show_json({"run_id": made}) if as_json else show(made))
 
 
 @schedules.command()
@@ -171,32 +159,51 @@ def backfill(
     max_concurrency: Annotated[
         int, typer.Option(help="So many of its runs may be open at once.")
     ] = DEFAULT_CONCURRENCY,
+    wait: Annotated[bool, typer.Option("--wait", help="Go on until all of its runs have ended.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the times in a window for which runs would be started; with --go, start them. Each time gets one run."""
-    window = _moment("START", start), _moment("END", end)
-    plan = ask(
-        context,
-        lambda client: client.backfill_schedule(schedule_id, *window, dry_run=not go, max_concurrency=max_concurrency),
-    )
-    texts = [one.isoformat() for one in plan.times]
+    window = moment("START", start), moment("END", end)
+    if wait and not go:
+        raise typer.BadParameter("--wait belongs to --go")
+
+    async def make(reach: Reach) -> Data:
+        made = await reach.backfill(schedule_id, *window, not go, max_concurrency)
+        if wait and made["backfill_id"] is not None:
+            with progress("starting runs", total=len(made["times"]), quiet=context.obj.quiet) as tell:
+                await _wait_done(reach, schedule_id, made["backfill_id"], tell)
+        return made
+
+    made = ask(context, make, code=True)
     if as_json:
-        show({"id": schedule_id, "times": texts, "started": go, "backfill_id": plan.id})
-    for text in () if as_json else texts:
-        typer.echo(text)
+        show_json({"id": schedule_id, "times": made["times"], "started": go, "backfill_id": made["backfill_id"]})
+    for text in () if as_json else made["times"]:
+        say(text)
+
+
+async def _wait_done(reach: Reach, schedule_id: str, backfill_id: str, tell: Callable[[int], None]) -> None:
+    while True:
+        kept = (await reach.schedule(schedule_id))["backfills"]
+        found = next((one for one in kept if one["id"] == backfill_id), None)
+        if found is None or found["state"] != "running":
+            return
+        tell(found["started"] - found["open"])
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 @schedules.command()
 def backfills(context: typer.Context, schedule_id: ScheduleId, as_json: JsonFlag = False) -> None:
     """Show how far the backfills of a schedule have come."""
-    schedule = ask(context, lambda client: client.get_schedule(schedule_id))
+    found = ask(context, lambda reach: reach.schedule(schedule_id))["backfills"]
     if as_json:
-        show(schedule.to_dict()["backfills"])
-    for one in () if as_json else schedule.backfills:
-        about = f", {one.failed} failed" * bool(one.failed) + f"  ({one.problem})" * bool(one.problem)
-        typer.echo(
-            f"{one.id} {one.start:%Y-%m-%d %H:%M} to {one.end:%Y-%m-%d %H:%M} "
-            f"{one.state} {one.started}/{one.total}{about}"
+        show_json(found)
+    for one in () if as_json else found:
+        about = f", {one['failed']} failed" * bool(one["failed"]) + f"  ({one['problem']})" * bool(one["problem"])
+        window = f"{_minute(one['start'])} to {_minute(one['end'])}"
+        say(
+            one["id"]
+            if context.obj.quiet
+            else f"{one['id']} {window} {one['state']} {one['started']}/{one['total']}{about}"
         )
 
 
@@ -208,79 +215,56 @@ def cancel_backfill(
     as_json: JsonFlag = False,
 ) -> None:
     """Have a backfill start nothing more; the runs that it has started go on."""
-    ask(context, lambda client: client.cancel_backfill(schedule_id, backfill_id))
+    ask(context, lambda reach: reach.cancel_backfill(schedule_id, backfill_id))
     show_done(as_json, id=schedule_id, backfill_id=backfill_id)
 
 
-def _timing(
-    cron: str | None, every: str | None, at: str | None, timezone: str | None
-) -> Callable[[TinyWorkflowClient], Timing] | None:
-    """What makes the timing that was asked for. None: nothing was."""
+def _timing(cron: str | None, every: str | None, at: str | None, timezone: str | None) -> Data | None:
+    """The timing that was asked for, as the API takes it. None: nothing was."""
     if sum(one is not None for one in (cron, every, at)) > 1:
         raise typer.BadParameter("give a cron line, or --every, or --at")
     if timezone is not None and cron is None:
         raise typer.BadParameter("--timezone belongs to a cron line")
     if cron is not None:
-        return lambda client: CronSchedule(cron, timezone or "UTC")
+        return {"cron": cron, "timezone": timezone or "UTC"}
     if every is not None:
-        return lambda client: Schedules(client).interval(every)
-    if at is not None:
-        moment = _moment("--at", at)
-        return lambda client: OneOff(moment)
-    return None
+        return {"interval": every}
+    return None if at is None else {"at": moment("--at", at).isoformat()}
 
 
 def _options(
     overlap: str | None, catch_up: str | None, window: str | None, jitter: str | None, failures: int | None
-) -> ScheduleOptions:
-    options = ScheduleOptions()
-    if overlap is not None:
-        options["overlap"] = overlap
-    if catch_up is not None:
-        options["catch_up"] = catch_up
-    if window is not None:
-        options["catch_up_window"] = window
-    if jitter is not None:
-        options["jitter"] = jitter
-    if failures is not None:
-        options["pause_after_failures"] = failures
-    return options
+) -> Data:
+    options = {
+        "overlap": overlap,
+        "catch_up": catch_up,
+        "catch_up_window": window,
+        "jitter": jitter,
+        "pause_after_failures": failures,
+    }
+    return {name: value for name, value in options.items() if value is not None}
 
 
-async def _every(client: TinyWorkflowClient) -> AsyncIterator[Schedule | DamagedSchedule]:
+async def _every(reach: Reach) -> AsyncIterator[Data]:
     after = None
     while True:
-        page = await client.list_schedules(limit=_PAGE, after=after)
+        page = await reach.schedules(limit=_PAGE, after=after)
         for one in page:
             yield one
         if len(page) < _PAGE:
             return
-        after = page[-1].id
+        after = page[-1]["id"]
 
 
-def _view(schedule: Schedule | DamagedSchedule) -> dict[str, Any]:
-    if isinstance(schedule, DamagedSchedule):
-        return {"id": schedule.id, "problem": schedule.problem}
-    view = schedule.to_dict() | {"input": codec().plain(schedule.input)}
-    for name in ("etag", "watched"):  # say which state of the record it is, and what is still to be counted
-        del view[name]
-    return view
+def _line(schedule: Data) -> str:
+    if "workflow" not in schedule:
+        return f"{schedule['id']:24} damaged: {schedule['problem']}"
+    timing = " ".join(str(value) for key, value in schedule["timing"].items() if key != "anchor")
+    next_at = schedule["next_at"]
+    state = "paused" if schedule["paused"] else f"next {_minute(next_at, 19)}" if next_at else "over"
+    about = schedule["problem"] or schedule["note"]
+    return f"{schedule['id']:24} {schedule['workflow']:24} {timing:24} {state}" + (f"  ({about})" if about else "")
 
 
-def _line(schedule: Schedule | DamagedSchedule) -> str:
-    if isinstance(schedule, DamagedSchedule):
-        return f"{schedule.id:24} damaged: {schedule.problem}"
-    timing = " ".join(str(value) for key, value in schedule.timing.items() if key not in ("kind", "anchor"))
-    state = (
-        "paused" if schedule.paused else f"next {schedule.next_at:%Y-%m-%d %H:%M:%S}" if schedule.next_at else "over"
-    )
-    about = schedule.problem or schedule.note
-    return f"{schedule.id:24} {schedule.workflow:24} {timing:24} {state}" + (f"  ({about})" if about else "")
-
-
-def _moment(argument: str, text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{argument}: {error}") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+def _minute(text: str, digits: int = 16) -> str:
+    return text[:digits].replace("T", " ")

@@ -1,7 +1,7 @@
 """The HTTP front: `create_app` puts the routes of an App together, in parts, so that a function can serve one alone.
 
 - api: starting, seeing and reaching runs. approvals: deciding what runs ask. hooks: webhooks that start runs.
-- worker and tick: what a queue and a scheduler call.
+- worker and tick: what a queue and a scheduler call. ui: the dashboard, for browsers.
 - GET /healthz is in all of them, and GET /openapi.json, which describes what this very process answers.
 
 Nothing here knows how runs work; that is the App's. Errors are told in one form by `problems.py`.
@@ -27,6 +27,7 @@ from .auth import Guard
 from .bodies import MAX_BODY_BYTES
 from .decisions import DecisionRoutes
 from .emulation import WorksItself
+from .exporting import ExportingRoutes
 from .hooks import HookRoutes
 from .internal import TickRoutes, WorkerRoutes
 from .openapi import openapi_operation
@@ -39,6 +40,7 @@ from .schedules import ScheduleRoutes
 from .security_headers import SecurityHeaders, cors
 from .settings import HttpSettings
 from .talking import TalkingRoutes
+from .ui import UiRoutes
 from .webhooks import Webhook, Webhooks
 
 __all__ = ["ALL", "create_app"]
@@ -52,7 +54,7 @@ class Health(TypedDict):
     store: str
 
 
-ALL = frozenset({"api", "approvals", "worker", "tick", "hooks"})
+ALL = frozenset({"api", "approvals", "worker", "tick", "hooks", "ui"})
 
 
 def create_app(
@@ -77,7 +79,6 @@ def create_app(
     if unknown := set(parts) - ALL:
         raise ConfigurationError(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(sorted(ALL))}")
     settings = settings or HttpSettings.from_env()
-    settings = settings or HttpSettings.from_env()
     guard = Guard(
         Access(settings.access, app.api_keys),
         find_run=app.store.get,
@@ -86,23 +87,28 @@ def create_app(
         platform=PlatformIdentity(settings.platform),
         origins=settings.cors_origins,
     )
+    ui = UiRoutes(app, settings, max_body_bytes)
     made: dict[str, list[Routes]] = {
         "api": [
             RunRoutes(app, max_body_bytes),
             TalkingRoutes(app, max_body_bytes),
             OperatingRoutes(app, max_body_bytes),
             ScheduleRoutes(app, max_body_bytes),
+            ExportingRoutes(app),
         ],
         "approvals": [DecisionRoutes(app, max_body_bytes), ApprovalPages(app, max_body_bytes, settings.links)],
         "worker": [WorkerRoutes(app, max_body_bytes)],
         "tick": [TickRoutes(app)],
         "hooks": [HookRoutes(app, Webhooks(webhooks), max_body_bytes)],
+        "ui": [ui],
     }
     operations = [_healthz(app)]
     for part in sorted(parts):
         operations += [operation for routes in made[part] for operation in routes.operations()]
-    operations.append(openapi_operation(operations))
-    routes = routes_of(operations, lambda one: guard.before(one.endpoint, one.scope))
+    operations.append(openapi_operation([one for one in operations if one.described]))
+    routes = routes_of(
+        operations, lambda one: guard.before(one.endpoint, one.scope) if one.described else ui.before(guard, one)
+    )
     middleware = [Middleware(SecurityHeaders), *cors(settings.cors_origins), Middleware(Problems)]
     if emulate and frozenset(parts) == ALL:  # one part alone is a process among others, one of which is the worker
         middleware.append(Middleware(WorksItself, core=app))

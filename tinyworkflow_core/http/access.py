@@ -169,13 +169,21 @@ class Access:
             self._keys.append((plain.digests[0], plain))
 
     @property
+    def has_keys(self) -> bool:
+        """Whether anybody may be let in by a key."""
+        return bool(self._keys)
+
+    @property
     def configured(self) -> bool:
         """Whether anybody at all may be let in by it."""
         return bool(self._keys or self.document.identities)
 
     def by_key(self, presented: bytes, now: datetime) -> Caller | datetime | None:
         """Who stands behind a key as it was sent; the moment for one that has expired; None for none of ours."""
-        digest = hashlib.sha256(presented).digest()
+        return self.by_digest(hashlib.sha256(presented).digest(), now)
+
+    def by_digest(self, digest: bytes, now: datetime) -> Caller | datetime | None:
+        """The same by the key's SHA-256, for what a browser keeps in the key's place."""
         # All of them, always: the time that this takes tells nothing about which key came close.
         found = [grant for known, grant in self._keys if hmac.compare_digest(digest, known)]
         if not found:

@@ -37,6 +37,8 @@ from .rate_limit import RateLimit, network_of
 _PROXY_HEADERS = frozenset({"forwarded", "via", "x-real-ip"})
 _MAX_ADDRESSES = 10_000
 
+Known = Callable[[Request], Caller | None]
+
 LOCAL = Caller(name="this-machine", kind="local", scopes=ALL_SCOPES)
 PLATFORM = Caller(name="platform", kind="platform", scopes=frozenset({Scope.PLATFORM}))
 
@@ -71,13 +73,16 @@ class Guard:
         self._calls = RateLimit()
         self._failures = RateLimit(max_buckets=_MAX_ADDRESSES)
 
-    def before(self, endpoint: Endpoint, scope: Scope | None) -> Endpoint:
-        """The endpoint, for those who have that scope; it finds them by `callers.caller_of`. None: for everybody."""
+    def before(self, endpoint: Endpoint, scope: Scope | None, *, known: Known | None = None) -> Endpoint:
+        """The endpoint, for those who have that scope; it finds them by `callers.caller_of`. None: for everybody.
+
+        - known: who comes by what this endpoint alone takes for a proof besides, such as a browser's session.
+        """
 
         async def guarded(request: Request) -> Response:
             if scope is not None:
                 try:
-                    caller = await self._caller(request, scope)
+                    caller = await self._caller(request, scope, known)
                 except HttpProblem as problem:
                     self._refuse(request, problem)
                 await self._admit(request, caller, scope, endpoint)
@@ -96,8 +101,10 @@ class Guard:
 
     # --- who it is ----------------------------------------------------------------------------
 
-    async def _caller(self, request: Request, scope: Scope) -> Caller:
+    async def _caller(self, request: Request, scope: Scope, known: Known | None) -> Caller:
         """Who makes this request. Raises a 401, 403 or 503 for those who prove nothing."""
+        if known is not None and (comes_back := known(request)) is not None:
+            return comes_back
         bearer = _bearer(request)
         presented = bearer if bearer is not None else request.headers.get("x-api-key", "")
         now = self._clock.now()

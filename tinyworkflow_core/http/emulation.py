@@ -2,7 +2,7 @@
 
 On the platform a scheduler ticks and a queue calls the worker. On one's own machine the process works on runs itself,
 from its first request on; and a server process that was just forked makes that request itself, to its /healthz. When it
-is told to stop it first lets go of the runs in hand.
+is told to stop it first lets go of the runs in hand. (A server that knows when it ends calls `let_go` itself.)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -25,6 +26,8 @@ DEFAULT_PORT = 8080
 _GIVE_UP_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05
 _LET_GO_SECONDS = 5.0
+_at_work: weakref.WeakSet[App] = weakref.WeakSet()
+"""The Apps whose workers were started here."""
 _forked = False
 """Whether this process is a server's own child, whose signals may be ours to handle."""
 
@@ -46,6 +49,7 @@ class WorksItself:
         if scope["type"] == "http" and not self._started and is_local():
             if isinstance(self._core.dispatcher, LocalDispatcher):
                 await self._core.start_worker()
+                _at_work.add(self._core)
                 if _forked:
                     _let_go_at_sigterm(self._core)
             self._started = True
@@ -81,22 +85,34 @@ def port_of(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -
     return int(text) if text.isdigit() else DEFAULT_PORT
 
 
+async def let_go() -> None:
+    """Let go of the runs in hand, for good, before the process ends. Raises TimeoutError when that takes too long."""
+    async with asyncio.timeout(_LET_GO_SECONDS):
+        for core in list(_at_work):
+            await _let_go_of(core)
+            _at_work.discard(core)
+
+
+async def _let_go_of(core: App) -> None:
+    await core.stop_worker()
+    await core.dispatcher.close()
+
+
 def _let_go_at_sigterm(core: App) -> None:
     """At SIGTERM let go of the runs in hand, then pass the signal on: by that the server ends the process."""
     loop = asyncio.get_running_loop()
     servers_own = signal.getsignal(signal.SIGTERM)
 
-    async def let_go() -> None:
+    async def stop_in_order() -> None:
         try:
             async with asyncio.timeout(_LET_GO_SECONDS):
-                await core.stop_worker()
-                await core.dispatcher.close()
+                await _let_go_of(core)
         finally:
             signal.raise_signal(signal.SIGTERM)
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, servers_own)
-        asyncio.run_coroutine_threadsafe(let_go(), loop)
+        asyncio.run_coroutine_threadsafe(stop_in_order(), loop)
 
     signal.signal(signal.SIGTERM, stop)
 

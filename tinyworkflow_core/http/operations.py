@@ -59,6 +59,9 @@ class Operation:
     """Request headers that it knows, and what they mean."""
     problems: tuple[int, ...] = ()
     """Statuses of problems besides those that `documented_problems` adds for all of its kind."""
+    described: bool = True
+    """False: it is for browsers alone (`ui`), which bring a session and get their problems as pages, and it is not in
+    the OpenAPI document."""
 
 
 class Routes(Protocol):

@@ -85,6 +85,11 @@ def is_known(error: Exception) -> bool:
     return isinstance(error, HttpProblem | HTTPException) or any(cls in _STATUS for cls in type(error).__mro__)
 
 
+def error_named(kind: str) -> type[Exception] | None:
+    """The library's error that this front tells by that name. None: it has none of that name, or no name for it."""
+    return next((cls for cls, (_, name) in _STATUS.items() if name == kind), None)
+
+
 class HttpProblem(Exception):
     """An error that only this front has. `kind` names it for programs; without one the status says all."""
 
@@ -167,6 +172,15 @@ def _place(scope: Scope) -> str:
     return path
 
 
+def log(error: Exception, status: int, scope: Scope) -> None:
+    """Tell the log of an error that it is for: one of ours, and a store that is away."""
+    if status == 500:
+        _log.error("%s %s failed", scope["method"], _place(scope), exc_info=without_words(error))
+    elif status == 503:
+        said = error.detail if isinstance(error, HttpProblem) else told(error)
+        _log.warning("%s %s: %s", scope["method"], _place(scope), said)
+
+
 class Problems:
     """Outermost: turns whatever is raised inside into an answer. Nothing passes on to the server below."""
 
@@ -190,11 +204,7 @@ class Problems:
             pass  # nobody is left to be answered
         except Exception as error:
             answer = answer_to(error, scope["path"])
-            if answer.status_code == 500:
-                _log.error("%s %s failed", scope["method"], _place(scope), exc_info=without_words(error))
-            elif answer.status_code == 503:
-                said = error.detail if isinstance(error, HttpProblem) else told(error)
-                _log.warning("%s %s: %s", scope["method"], _place(scope), said)
+            log(error, answer.status_code, scope)
             if started:
                 raise  # half an answer is out: the server has to break the connection
             await answer(scope, receive, send)

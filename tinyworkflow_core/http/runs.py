@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
@@ -29,6 +30,7 @@ from .views import (
     Started,
     WorkflowList,
     WorkflowVersion,
+    WorkflowView,
     links_of,
     run_path,
     run_summary,
@@ -170,11 +172,8 @@ class RunRoutes:
     @looks_at_caller
     async def workflows(self, request: Request) -> Json:
         """What can be started here, with the JSON schema of each input (null: anything)."""
-        found: dict[str, list[WorkflowVersion]] = {}
-        reached = (one for one in self._app.registry.workflows() if caller_of(request).reaches(one.name))
-        for one in reached:
-            found.setdefault(one.name, []).append({"version": one.version, "input_schema": _schema(one)})
-        content: WorkflowList = {"workflows": [{"name": name, "versions": found[name]} for name in found]}
+        reached = [one for one in self._app.registry.workflows() if caller_of(request).reaches(one.name)]
+        content: WorkflowList = {"workflows": workflow_views(reached)}
         return Json(content)
 
     async def start(self, request: Request) -> Json:
@@ -268,6 +267,14 @@ class RunRoutes:
             "next_after": end if len(state.history) > end else None,
         }
         return unless_seen(request, Json(content))
+
+
+def workflow_views(definitions: Iterable[WorkflowDefinition[Any]]) -> list[WorkflowView]:
+    """What can be started, by name."""
+    found: dict[str, list[WorkflowVersion]] = {}
+    for one in definitions:
+        found.setdefault(one.name, []).append({"version": one.version, "input_schema": _schema(one)})
+    return [{"name": name, "versions": found[name]} for name in sorted(found)]
 
 
 def _schema(definition: WorkflowDefinition[Any]) -> dict[str, Any] | None:

@@ -43,8 +43,7 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
-        https = "https" in (scope.get("scheme"), forwarded.partition(",")[0].strip().lower())
+        https = came_by_https(scope)
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -56,6 +55,12 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+def came_by_https(scope: Scope) -> bool:
+    """Whether a browser sent this request over HTTPS, to us or to the proxy before us."""
+    forwarded = Headers(scope=scope).get("x-forwarded-proto", "")
+    return "https" in (scope.get("scheme"), forwarded.partition(",")[0].strip().lower())
 
 
 def cors(origins: Sequence[str]) -> list[Middleware]:

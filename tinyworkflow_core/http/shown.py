@@ -29,6 +29,11 @@ class Shown(Codec):
         self._codec = codec
         self._redaction = redaction
 
+    @property
+    def hides(self) -> bool:
+        """Whether there is anything that it hides."""
+        return bool(self._redaction)
+
     def plain(self, text: str) -> Any:
         return self._redaction.hide(self._codec.plain(text))
 
@@ -77,6 +82,10 @@ class Showing:
             redaction = NOTHING if self._reveals else self._redaction(workflow)
             self._made[workflow] = Shown(self._app.codec, redaction)
         return self._made[workflow]
+
+    def hides(self, workflow: str) -> bool:
+        """Whether anything of that workflow's runs is hidden from them."""
+        return not self._reveals and bool(self._redaction(workflow))
 
     def _redaction(self, workflow: str) -> Redaction:
         found = [one.redaction for one in self._app.registry.workflows() if one.name == workflow]

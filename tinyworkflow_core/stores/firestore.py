@@ -231,6 +231,18 @@ class FirestoreStore:
     # --- lists -------------------------------------------------------------------------------------
 
     async def list(self, query: RunQuery) -> Page[Run]:
+        wanted = self._wanted(query)
+        found = await self._connection.query(wanted.offset(query.offset).limit(query.limit + 1))
+        items = await self._at.runs_of(found[: query.limit])
+        more = bool(items) and len(found) > query.limit
+        return Page(items=items, next_cursor=cursor_after(items[-1]) if more else None)
+
+    async def count(self, query: RunQuery, *, most: int) -> int:
+        # In the order of the lists, so that it is answered by their indexes.
+        [[counted]] = await self._connection.query(self._wanted(query).limit(most).count())
+        return int(counted.value)
+
+    def _wanted(self, query: RunQuery) -> Any:
         runs = self._at.runs()
         wanted = runs
         for path, operator, value in _filters(query):
@@ -239,10 +251,7 @@ class FirestoreStore:
         if query.cursor is not None:
             created_at, run_id = cursor_of(query.cursor)
             wanted = wanted.start_after({"created_at": created_at, "__name__": runs.document(document_id(run_id))})
-        found = await self._connection.query(wanted.offset(query.offset).limit(query.limit + 1))
-        items = await self._at.runs_of(found[: query.limit])
-        more = bool(items) and len(found) > query.limit
-        return Page(items=items, next_cursor=cursor_after(items[-1]) if more else None)
+        return wanted
 
     async def close(self) -> None:
         await self._connection.close()

@@ -43,7 +43,16 @@ from .sqlite_commits import (
 )
 from .sqlite_inbox import SELECT_MESSAGES, inbox_of, put
 from .sqlite_reopening import reopen
-from .sqlite_rows import COLUMNS, cursor_after, letter_of, list_statement, message_of, microseconds, run_of
+from .sqlite_rows import (
+    COLUMNS,
+    count_statement,
+    cursor_after,
+    letter_of,
+    list_statement,
+    message_of,
+    microseconds,
+    run_of,
+)
 from .sqlite_schedules import SqliteSchedules
 from .sqlite_wakeups import Wakeups
 from .sqlite_writer import ConnectionThread
@@ -218,6 +227,15 @@ class SqliteStore:
             runs = [run_of(row) for row in rows[: query.limit]]
             more = bool(runs) and len(rows) > query.limit
             return Page(items=runs, next_cursor=cursor_after(runs[-1]) if more else None)
+
+        return await self._reader.run(read)
+
+    async def count(self, query: RunQuery, *, most: int) -> int:
+        sql, values = count_statement(query, most)
+
+        def read(db: sqlite3.Connection, changed: RunIds) -> int:
+            found: int = db.execute(sql, values).fetchone()[0]
+            return found
 
         return await self._reader.run(read)
 

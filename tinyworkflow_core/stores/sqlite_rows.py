@@ -205,6 +205,20 @@ def message_of(row: Row) -> Message:
 
 def list_statement(query: RunQuery) -> tuple[str, Row]:
     """The SELECT that finds one row more than a page holds, and its values. Raises ValueError for a strange cursor."""
+    where, values = _where(query)
+    return (
+        f"SELECT {COLUMNS} FROM runs WHERE {where} ORDER BY created_at DESC, run_id DESC LIMIT ? OFFSET ?",
+        (*values, query.limit + 1, query.offset),
+    )
+
+
+def count_statement(query: RunQuery, most: int) -> tuple[str, Row]:
+    """The SELECT that counts up to `most`, and its values."""
+    where, values = _where(query)
+    return f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE {where} LIMIT ?)", (*values, most)
+
+
+def _where(query: RunQuery) -> tuple[str, Row]:
     tests: list[tuple[str, Row]] = []
     if query.status is not None:
         tests.append(("status = ?", (query.status.value,)))
@@ -224,11 +238,7 @@ def list_statement(query: RunQuery) -> tuple[str, Row]:
         tests.append(("(created_at, run_id) < (?, ?)", _position_of(query.cursor)))
     tests += [_attribute_test(name, value) for name, value in query.attributes.items()]
     where = " AND ".join(test for test, _ in tests) or "TRUE"
-    values = [value for _, some in tests for value in some]
-    return (
-        f"SELECT {COLUMNS} FROM runs WHERE {where} ORDER BY created_at DESC, run_id DESC LIMIT ? OFFSET ?",
-        (*values, query.limit + 1, query.offset),
-    )
+    return where, tuple(value for _, some in tests for value in some)
 
 
 def _attribute_test(name: str, value: object) -> tuple[str, Row]:

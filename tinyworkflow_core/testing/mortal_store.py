@@ -88,6 +88,9 @@ class MortalStore:
     async def list(self, query: Any) -> Any:
         return await self.live().list(query)
 
+    async def count(self, query: Any, **options: Any) -> int:
+        return await self.live().count(query, **options)
+
     async def purge(self, run_id: str) -> None:
         await self.written(self.live().purge(run_id))
 
