@@ -257,10 +257,16 @@ class _Building(RowBuilding):
         if not self._close(row, event.at, tone, row.state):
             self._mark(row, tone, row.state)
         for other in self._rows:
-            if other.since is not None:
-                self._close(
-                    other, event.at, None if other.kind is Kind.CHILD else Tone.CANCELLED, "cut short by the run's end"
-                )
+            if other.since is None:
+                continue
+            if other.kind is Kind.CHILD:
+                self._close(other, event.at, None, "cut short by the run's end")
+            elif other.kind is Kind.TIMER:  # the limit of something that was in time: nothing went wrong
+                other.state = "not needed"
+                self._close(other, event.at, None, "ran when the run ended")
+            else:
+                other.state = "cut short"
+                self._close(other, event.at, Tone.CANCELLED, "cut short by the run's end")
 
     def _name_compensations(self, count: int) -> None:
         """The last so many activities that were done are what has undone others: nothing else runs by then."""
