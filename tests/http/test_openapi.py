@@ -59,6 +59,8 @@ def test_what_is_served_is_what_the_document_says_and_nothing_is_a_500(tmp_path:
     """Hundreds of right, wrong and odd requests, made from the document by schemathesis, against a real process."""
     environ = {"TINYWORKFLOW_API_KEYS": "key", "TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db"}
     environ["TINYWORKFLOW_LINK_KEYS"] = "k" * 32  # without any the approval page is a 503
+    # It comes hundreds of times without a valid key, and each time wants to hear that.
+    environ["TINYWORKFLOW_ACCESS"] = '{"failures": {"per_second": 1000, "burst": 100000}}'
     with server("app", environ, source="tests/http/described_main.py") as front:
         front.wait_until_up()
         for run_id, name in [("a1", "asker"), ("a2", "asker"), ("b1", "broken")]:

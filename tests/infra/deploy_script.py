@@ -12,18 +12,22 @@ from tests.infra.provider import PROJECT_NUMBER
 SCRIPT = Path(__file__).parents[2] / "infra/deploy.sh"
 
 _GCLOUD = f"""#!/bin/sh
+note=$(mktemp)
 {{
     printf '%s\\037' "$@"
     case "$*" in *--data-file=-* | "--config - "*) cat ;; esac
     printf '\\036'
-}} >>"$NOTES"
+}} >"$note"
+cat "$note" >>"$NOTES"
+rm "$note"
 case "$*" in
 *"projects describe"*) echo {PROJECT_NUMBER} ;;
 *print-access-token*) echo an-access-token ;;
 *" describe "*) test "$IS_THERE" = yes ;;
 esac
 """
-"""Notes each call as its words and what it read, with the control characters between them that are meant for that."""
+"""Notes each call as its words and what it read, with the control characters between them that are meant for that. In
+one write each: two commands of a pipe note at the same time."""
 
 
 @dataclass(frozen=True)
