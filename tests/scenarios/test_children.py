@@ -453,7 +453,7 @@ async def test_a_retried_group_starts_anew_both_the_child_that_failed_and_those_
 
 
 async def test_a_thousand_children_of_one_parent(stores: StoreFactory) -> None:
-    count = 300 if stores.kind == "firestore" else 1000  # there each takes ten times as long
+    count = 100 if stores.kind == "firestore" else 1000  # there each takes ten times as long
 
     @workflow
     async def child(ctx: WorkflowContext, number: int) -> int:

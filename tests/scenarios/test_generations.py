@@ -56,7 +56,7 @@ async def count(ctx: WorkflowContext, state: list[int]) -> list[Any]:
 
 @pytest.mark.timeout(400)
 async def test_a_run_that_counts_by_continuing_as_new_keeps_one_id_and_a_bounded_history(stores: StoreFactory) -> None:
-    rounds = 300 if stores.kind == "firestore" else 10_000  # there each takes ten times as long
+    rounds = 150 if stores.kind == "firestore" else 10_000  # there each takes ten times as long
     store = stores()
     seen: list[tuple[int, int]] = []
 

@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 PUT_ASIDE = frozenset({Status.PARKED, Status.SUSPENDED})
 
-EXAMPLES = {"sqlite-memory": 60, "sqlite-file": 12, "firestore": 5}
+EXAMPLES = {"sqlite-memory": 50, "sqlite-file": 10, "firestore": 4}
 RUN_IDS = st.sampled_from(["r1", "r2", "r3"])
 MESSAGE_IDS = st.sampled_from(["m1", "m2", "m3"])
 KINDS = st.sampled_from([MessageKind.SIGNAL, MessageKind.SUSPEND, MessageKind.RESUME, MessageKind.TERMINATE])
