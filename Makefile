@@ -7,6 +7,7 @@ PYTHON ?= $(shell for each in python3.13 python3.12 python3.11 python3; do \
 PYTHONS ?= python3.11 python3.12 python3.13
 STORE ?= sqlite
 PORT ?= 8080
+PASSES ?= 3
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ READY := $(VENV)/.ready
 CHECKED := tinyworkflow_core functions tests
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint types contracts infra check pythons demo serve bench format clean
+.PHONY: help test lint types contracts infra check pythons demo serve bench screenshots format clean
 
 help:
 	@echo 'make test        the whole suite (makes the environment first)'
@@ -26,7 +27,8 @@ help:
 	@echo 'make pythons     the engine on every Python that is found; PYTHONS="python3.11 /path/to/python3.12"'
 	@echo 'make demo        run the examples; STORE=sqlite or firestore'
 	@echo 'make serve       the HTTP functions on 127.0.0.1:$(PORT); PORT=8080'
-	@echo 'make bench       how soon a start is answered over HTTP'
+	@echo 'make bench       how fast it is; PEERS="restate dbos" beside others, PASSES=3, WORKLOADS="W1 W4"'
+	@echo 'make screenshots the pictures of the dashboard in docs/images (needs Chromium)'
 	@echo 'make format      ruff format, and the mends that ruff is sure of'
 	@echo 'make clean       remove the environment and all caches'
 
@@ -70,8 +72,13 @@ demo: $(READY)
 serve: $(READY)
 	$(BIN)/functions-framework --target app --source functions/main.py --host 127.0.0.1 --port $(PORT)
 
+# BENCH: more options, such as --raw FILE or --write docs/benchmarks.md
 bench: $(READY)
-	$(BIN)/python -m tests.benchmarks.start_latency
+	$(BIN)/python -m tests.benchmarks.side_by_side.session --peers '$(PEERS)' --passes '$(PASSES)' \
+		--workloads '$(WORKLOADS)' $(BENCH)
+
+screenshots: $(READY)
+	$(BIN)/python -m tests.screenshots
 
 format: $(READY)
 	$(BIN)/ruff check --fix

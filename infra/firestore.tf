@@ -56,7 +56,7 @@ locals {
       "started_at", "status", "version", "waits_for_approval", "workflow_id",
     ]
     (local.inbox)     = ["attempt", "body", "id", "kind", "run_id"]
-    (local.history)   = ["events", "key", "sequence"]
+    (local.history)   = ["copied", "events", "first", "key", "sequence"]
     (local.results)   = ["error", "output"]
     (local.schedules) = ["etag", "record"]
   }

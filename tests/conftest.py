@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.services import firestore_emulator
+from tests.services import chromium, firestore_emulator
 
-__all__ = ["firestore_emulator"]
+__all__ = ["chromium", "firestore_emulator"]

@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.chromium import ChromiumMissing, find_chromium
 from tests.emulator import EmulatorMissing
 from tests.emulator import firestore_emulator as running_emulator
 
@@ -22,6 +23,15 @@ def firestore_emulator() -> Iterator[str]:
         except EmulatorMissing as reason:
             do_without(reason)
         yield host
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of the Chromium that drives pages; `tests.chromium.started` starts it."""
+    try:
+        return find_chromium()
+    except ChromiumMissing as reason:
+        do_without(reason)
 
 
 def do_without(reason: Exception) -> NoReturn:

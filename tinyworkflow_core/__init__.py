@@ -51,8 +51,8 @@ if TYPE_CHECKING:
         WorkflowFailedError,
     )
     from .exchange import HttpResponse
-    from .http import create_app
     from .http.deliveries import on_cloud_event
+    from .http.front import create_app
     from .http.signatures import (
         cloud_events,
         github_signature,
@@ -130,7 +130,7 @@ _HOMES = {
     "activity_context": "activities",
     "approval_link": "approval_links",
     "cloud_events": "http.signatures",
-    "create_app": "http",
+    "create_app": "http.front",
     "github_signature": "http.signatures",
     "google_identity": "http.signatures",
     "hmac_signature": "http.signatures",

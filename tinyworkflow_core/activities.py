@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,13 +60,13 @@ class ActivityContext:
         self._told: str | None = None
         self._is_telling = False
         self._is_over = False
-        self._cancelled = threading.Event()
+        self._is_cancelled = False
 
     @property
     def cancelled(self) -> bool:
         """Whether nobody waits for the result any more (cancelled, timed out). A long sync activity should look now
         and then."""
-        return self._cancelled.is_set()
+        return self._is_cancelled
 
     @property
     def last_heartbeat(self) -> Any:
@@ -114,9 +113,11 @@ class ActivityContext:
             self._told = details
             self._on_heartbeat(details)
 
+    def _cancel(self) -> None:
+        self._is_cancelled = True
+
     def _end(self) -> None:
-        self._is_over = True
-        self._cancelled.set()
+        self._is_over = self._is_cancelled = True
 
 
 _current: contextvars.ContextVar[ActivityContext] = contextvars.ContextVar("tinyworkflow_activity")
@@ -203,7 +204,7 @@ class ActivityRunner:
                 fn = self._replaced.get(activity.name, activity.fn)
                 if inspect.iscoroutinefunction(fn):
                     return await fn(*args, **kwargs)
-                value = await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancelled.set)
+                value = await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancel)
                 # A callable object or a lambda does not show that what it returns is to be awaited.
                 return await value if inspect.isawaitable(value) else value
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from .activities import activity_context
 from .clock import Clock, Duration, SystemClock, moment, seconds, timestamp
 from .engine.approving import ApprovalRequest
 from .errors import ConfigurationError, LinkExpiredError, LinkInvalidError
+from .records import dataclass
 
 KEYS, URL = "TINYWORKFLOW_LINK_KEYS", "TINYWORKFLOW_PUBLIC_URL"
 MIN_KEY_LENGTH = 32

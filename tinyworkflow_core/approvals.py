@@ -8,7 +8,6 @@ and whether the data fits the form, is checked before anything is stored; only h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
@@ -27,6 +26,7 @@ from .errors import (
     InvalidInputError,
     RunNotFoundError,
 )
+from .records import dataclass
 from .serialization import Codec, digest
 from .store import CastVote, DeliveryOutcome, Message, MessageKind, OpenApproval, Run, RunQuery, RunState, Store
 
@@ -46,7 +46,7 @@ class Decision:
     by: str | None = None
     comment: str | None = None
     data: Any = None
-    way: Literal["link", "api"] | None = None
+    way: Literal["link", "api", "ui"] | None = None
 
 
 async def decide(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from .client import WorkflowClient
@@ -19,6 +19,7 @@ from .clock import fresh_id
 from .cron import Timing, checked_moment, timing_from_dict
 from .errors import InvalidInputError, ScheduleNotFoundError, StoreUnavailableError
 from .firing import LONGEST_WAIT, SHORTEST_WAIT, start
+from .records import dataclass
 from .schedule_store import Backfill, BackfillState, Schedule
 from .store import Status
 
@@ -27,7 +28,6 @@ _log = logging.getLogger("tinyworkflow.schedules")
 BACKFILL_LIMIT = 1000
 """Times of one backfill."""
 MAX_CONCURRENCY = 100
-DEFAULT_CONCURRENCY = 10
 MAX_RUNNING = 5
 """Backfills of one schedule that run at once."""
 MAX_KEPT = 5

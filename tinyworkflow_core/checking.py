@@ -7,7 +7,7 @@ one run is a `Finding`; without one the run fits. Where histories come from and 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -26,6 +26,7 @@ from .engine.history import (
 )
 from .engine.replay import Blocked, Cancelled, Completed, ContinuedAsNew, Failed, Mismatch, Outcome, replay
 from .errors import NonDeterminismError, SerializationError, UnknownWorkflowError
+from .records import dataclass
 from .registry import Registry
 from .serialization import Codec
 from .store import Run, RunQuery, RunState, Status, Store

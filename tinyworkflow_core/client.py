@@ -160,7 +160,7 @@ class WorkflowClient:
         changed = asyncio.Event()
         unsubscribe = None
         if isinstance(self.store, Notifies):
-            unsubscribe = self.store.subscribe(lambda changed_id: changed.set() if changed_id == run_id else None)
+            unsubscribe = self.store.subscribe(lambda _, ended: changed.set() if ended else None, run_id=run_id)
         try:
             looks = 0
             while True:
@@ -299,7 +299,9 @@ class WorkflowClient:
         steps whose errors brought it down are, with fresh attempts. See steering.retry."""
         await steering.retry(self.store, self.dispatcher, run_id, clock=self.clock)
 
-    async def fork_workflow(self, run_id: str, at_event: int, input_data: Any = None) -> str:
+    async def fork_workflow(
+        self, run_id: str, at_event: int, input_data: Any = None, *, token: str | None = None
+    ) -> str:
         """Start a new run from the first `at_event` events of another; returns its run_id. See steering.fork."""
         return await steering.fork(
             self.store,
@@ -310,6 +312,7 @@ class WorkflowClient:
             input_data,
             clock=self.clock,
             codec=self.codec,
+            token=token,
         )
 
     async def delete_workflow(self, run_id: str) -> None:

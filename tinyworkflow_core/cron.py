@@ -16,13 +16,16 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .clock import EPOCH
 from .errors import InvalidInputError
+from .records import dataclass
+
+if TYPE_CHECKING:  # for those who have schedules
+    from zoneinfo import ZoneInfo
 
 EARLIEST, LATEST = EPOCH, datetime(2900, 1, 1, tzinfo=UTC)
 """Moments beyond these are no times of a schedule: far enough, and calculating with them stays within the calendar."""
@@ -267,6 +270,8 @@ def _refuse(index: int, text: str, where: str = "") -> NoReturn:
 
 
 def _zone(name: str) -> ZoneInfo:
+    from zoneinfo import ZoneInfo
+
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError, TypeError):  # not there; a path that leads out; a folder of zones; no text

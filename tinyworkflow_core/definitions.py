@@ -12,12 +12,13 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
 from typing import Any, Generic, Literal, ParamSpec, TypeVar
 
 from .clock import Duration, seconds
 from .errors import DefinitionError, InvalidInputError
+from .records import dataclass
 from .redaction import NOTHING, Redaction
 from .retry import RetryPolicy
 

@@ -6,9 +6,10 @@ because the tick finds by `wake_at` whatever was not dispatched; it only makes t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from .records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,22 @@ Task = Advance | Perform
 """A call that is to be made."""
 
 
+@dataclass(kw_only=True, slots=True)
+class FailedCalls:
+    """How many calls one process has asked for, or made, in vain since it began. Nothing of it is stored, and no words
+    of errors are in it: they may hold addresses and values."""
+
+    count: int = 0
+    last_error: str | None = None
+    """What kind of error the latest was, such as ConnectError."""
+    last_at: datetime | None = None
+
+    def add(self, kind: str, at: datetime) -> None:
+        """One more."""
+        self.count += 1
+        self.last_error, self.last_at = kind, at
+
+
 class Dispatcher(Protocol):
     """Something that makes calls happen."""
 
@@ -46,4 +63,14 @@ class Dispatcher(Protocol):
 
     async def close(self) -> None:
         """Stop making calls; what is under way is let go."""
+        ...
+
+
+@runtime_checkable
+class CountsFailures(Protocol):
+    """What a dispatcher can do besides: tell how many of its calls have failed."""
+
+    @property
+    def failed(self) -> FailedCalls:
+        """Those of this process."""
         ...

@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 from . import approvals
 from .app import DEFAULT_DATABASE_URL, App
-from .backfilling import DEFAULT_CONCURRENCY, BackfillPlan
+from .backfilling import BackfillPlan
 from .client import WorkflowClient
 from .clock import Clock, Duration
 from .cron import CronSchedule, OneOff
@@ -25,7 +25,7 @@ from .dispatchers.local import LocalDispatcher, NoDispatcher
 from .encryption import EncryptionCodec
 from .errors import InvalidInputError
 from .registry import ActivityDefinition, WorkflowDefinition
-from .schedule_store import DamagedSchedule, Schedule
+from .schedule_store import DEFAULT_CONCURRENCY, DamagedSchedule, Schedule
 from .schedules import Schedules
 from .serialization import Codec
 from .store import Notifies
@@ -95,7 +95,7 @@ class TinyWorkflowClient(WorkflowClient):
         assert isinstance(local, LocalDispatcher)
         unsubscribe = None
         if isinstance(self.store, Notifies):
-            unsubscribe = self.store.subscribe(lambda changed: local.wake(run_id) if changed == run_id else None)
+            unsubscribe = self.store.subscribe(local.wake, run_id=run_id)
         try:
             await local.dispatch(Advance(run_id=run_id))
             while True:  # a message that came from elsewhere, or a wake-up that was lost

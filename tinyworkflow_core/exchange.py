@@ -9,13 +9,13 @@ from __future__ import annotations
 import json as json_text
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from .errors import HttpStatusError
+from .records import dataclass
 
 MAX_RESPONSE_BYTES = 256 * 1024
 """The longest body unless the call says otherwise: a response has to fit into one event of the history."""
@@ -305,6 +305,8 @@ def _is_body(content: object) -> bool:
 
 
 def _http_date(text: str) -> datetime | None:
+    from email.utils import parsedate_to_datetime  # a fifth of what the whole context costs at import
+
     try:
         found = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -10,13 +10,14 @@ that of schedules.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 
 from .client import WorkflowClient
 from .cron import Timing, timing_from_dict
 from .engine.context import ScheduleInfo
 from .errors import RunClosedError, RunNotFoundError
+from .records import dataclass
 from .schedule_store import CatchUp, Overlap, Schedule
 from .serialization import digest
 from .store import Run, Status

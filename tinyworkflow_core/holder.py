@@ -6,6 +6,7 @@ platform whose instances look alike) every holder counts as alive until its leas
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -19,9 +20,14 @@ _OWNER = re.compile(r"([0-9a-f]{16})/([1-9][0-9]{0,8})/([0-9]+)/[^/]+", re.ASCII
 
 def new_owner() -> str:
     """A name for a holder in this process; no two calls give the same."""
-    pid = os.getpid()
+    return f"{_this_process(os.getpid(), os.environ.get('K_SERVICE'))}/{fresh_id(8)}"
+
+
+@functools.lru_cache(maxsize=1)
+def _this_process(pid: int, service: str | None) -> str:
+    # Asked once in every process: a fork has another pid, and nothing else of it changes.
     stat = _stat(pid)
-    return f"{_machine()}/{pid}/{stat[_STARTED] if stat else ''}/{fresh_id(8)}"
+    return f"{_machine()}/{pid}/{stat[_STARTED] if stat else ''}"
 
 
 def is_gone(owner: str) -> bool:

@@ -7,10 +7,10 @@ the store for that. Pure; knows plain JSON data alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from .errors import DefinitionError
+from .records import dataclass
 
 REDACTED = "[redacted]"
 

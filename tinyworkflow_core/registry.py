@@ -6,7 +6,6 @@ that this process has declared; either way two definitions of one (name, version
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import itertools
@@ -206,6 +205,8 @@ class Registry:
         """The definition of that version, or of the highest. Raises UnknownWorkflowError."""
         found = {d.version: d for d in _unique(d for d in self._workflows() if d.name == name)}
         if not found:
+            import difflib  # for a mistake only
+
             names = sorted({d.name for d in self._workflows()})
             near = difflib.get_close_matches(name, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(names) or 'none'}"

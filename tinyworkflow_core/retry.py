@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY
 
 from .clock import Duration, seconds
 from .errors import ApplicationError, RetryAfter, SerializationError
+from .records import dataclass
 
 ExceptionTypes = tuple[type[BaseException], ...]
 

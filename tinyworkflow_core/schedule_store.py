@@ -11,10 +11,15 @@ When a schedule fires is cron.py's business; what is done then, that of firing.p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
+
+from .records import dataclass
+
+DEFAULT_CONCURRENCY = 10
+"""Runs of one backfill that may be open at once, unless somebody says otherwise."""
 
 
 class Overlap(StrEnum):

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Unpack
 
 from .backfilling import (
-    DEFAULT_CONCURRENCY,
     BackfillPlan,
     advance,
     having,
@@ -25,7 +24,7 @@ from .declaring import ID, ScheduleChanges, ScheduleOptions, changed, declared, 
 from .definitions import WorkflowDefinition
 from .errors import InvalidInputError, ScheduleChangedError, ScheduleNotFoundError, StoreUnavailableError
 from .firing import expecting, knowing, run_id_of, start_now
-from .schedule_store import DamagedSchedule, Schedule, ScheduleStore
+from .schedule_store import DEFAULT_CONCURRENCY, DamagedSchedule, Schedule, ScheduleStore
 from .serialization import digest
 
 _TRIES = 10

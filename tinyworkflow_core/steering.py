@@ -90,11 +90,14 @@ async def fork(
     *,
     clock: Clock,
     codec: Codec,
+    token: str | None = None,
 ) -> str:
     """Start a new run that has lived through the first `at_event` events of another (as `event_id` counts them), with
     its input unless another is given. Returns its run_id.
 
-    Raises RunNotFoundError, InvalidInputError, UnknownWorkflowError, PayloadTooLargeError.
+    - token: hexadecimal digits that make the run_id; the same fork with the same one is that very run.
+    - Raises RunNotFoundError, InvalidInputError, UnknownWorkflowError, PayloadTooLargeError, and RunExistsError when
+      the token is another run's.
     """
     state = await _load(store, run_id)
     origin = state.run
@@ -105,7 +108,7 @@ async def fork(
     started = state.history[0]
     assert isinstance(started, RunStarted)
     text = started.input if input_data is None else codec.encode(definition.validate(input_data))
-    new_id = f"{origin.name}_{fresh_id(12)}"
+    new_id = f"{origin.name}_{token or fresh_id(12)}"
     opening = replace(
         started,
         input=text,
@@ -129,10 +132,24 @@ async def fork(
         retry_count=sum(isinstance(event, RunRetried) for event in copied),
         attributes=origin.attributes,
     )
-    if not await store.create(run, events):
+    if not await store.create(run, events) and not await _is_fork(store, new_id, events[-1], text):
         raise RunExistsError(f"run_id {new_id!r} is taken", run_id=new_id)
     await dispatcher.dispatch(Advance(run_id=new_id))
     return new_id
+
+
+async def _is_fork(store: Store, run_id: str, forked: Event, text: str) -> bool:
+    """Whether that run was made by the very same fork."""
+    assert isinstance(forked, RunForked)
+    found = await store.load(run_id)
+    return (
+        found is not None
+        and found.run.input == text
+        and any(
+            isinstance(one, RunForked) and (one.from_run_id, one.at_event) == (forked.from_run_id, forked.at_event)
+            for one in found.history
+        )
+    )
 
 
 def _copied(prefix: Sequence[Event]) -> list[Event]:

@@ -15,13 +15,15 @@ happened and can be called again with the same arguments.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 from .engine.history import Event
+from .records import dataclass
 from .schedule_store import ScheduleStore
 from .serialization import Failure
 
@@ -271,6 +273,15 @@ class Page(Generic[T]):
     next_cursor: str | None = None
 
 
+def after_prefix(prefix: str) -> str | None:
+    """The first text after all that begin with `prefix`, in the order of code points. None: there is none."""
+    for end in range(len(prefix), 0, -1):
+        if (last := ord(prefix[end - 1])) < sys.maxunicode:
+            # Surrogates are no characters, so no text in UTF-8 lies among them.
+            return prefix[: end - 1] + chr(0xE000 if 0xD7FF <= last < 0xE000 else last + 1)
+    return None
+
+
 def nobody_is_gone(owner: str) -> bool:
     """The default of `gone`: a holder counts as alive until its lease ends."""
     return False
@@ -301,8 +312,9 @@ class Store(Protocol):
         """The record alone: one document read. None: unknown run."""
         ...
 
-    async def load(self, run_id: str) -> RunState | None:
-        """The record, the history of its current generation, and the inbox. None: unknown run.
+    async def load(self, run_id: str, *, inbox: bool = True) -> RunState | None:
+        """The record, the history of its current generation, and the inbox (empty when it is not wanted: of a run that
+        gathers a thousand outcomes it is long). None: unknown run.
 
         Called by a holder it shows everything that was written before its lease was taken.
         """
@@ -386,6 +398,15 @@ class Store(Protocol):
         """How many runs fit, counted up to `most`. Of the query its limit and offset do not matter. Reads no record."""
         ...
 
+    async def find(self, prefix: str, *, by: Literal["run_id", "workflow_id"], limit: int) -> Sequence[Run]:
+        """Runs whose id of that kind begins with `prefix`, which is not empty: a range of an index, at most `limit`.
+
+        - By run_id in its order; by workflow_id in its order, and of one workflow_id the newest first. Ids are in the
+          order of their characters' code points.
+        - Runs whose run_id a store cannot keep as it is (such as one of over 1,000 characters) may be missing.
+        """
+        ...
+
     async def purge(self, run_id: str) -> None:
         """Forget a run: record, history of all generations, inbox. Unknown runs are no error."""
         ...
@@ -399,8 +420,8 @@ class Store(Protocol):
 class Notifies(Protocol):
     """What a store can do besides, when processes share it on one machine: say at once that something changed."""
 
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call `callback(run_id)` in the current event loop, soon after any process created that run, delivered to
-        it, or ended it. Calls may be spurious, merged or (when a process dies) missing. Returns what ends the
-        subscription."""
+    def subscribe(self, callback: Callable[[str, bool], None], *, run_id: str | None = None) -> Callable[[], None]:
+        """Call `callback(run_id, has_ended)` in the current event loop, soon after any process created that run,
+        delivered to it, or ended it; with `run_id` for that run alone. Calls may be spurious, merged or (when a process
+        dies) missing. Returns what ends the subscription."""
         ...

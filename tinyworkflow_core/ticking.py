@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +21,7 @@ from .clock import Clock, fresh_id
 from .dispatcher import Advance, Dispatcher
 from .errors import StoreError, StoreUnavailableError
 from .firing import fire, knowing
+from .records import dataclass
 from .schedule_store import DamagedSchedule, Schedule, ScheduleStore
 from .store import Store
 from .tracebacks import without_words

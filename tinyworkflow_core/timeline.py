@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from .engine.history import Event, event_to_dict
 from .errors import SerializationError, UnknownWorkflowError
+from .records import dataclass
 from .registry import Registry
 from .serialization import Codec, Failure
 from .store import OpenApproval, Run, Status

@@ -44,7 +44,7 @@ def to_tree(value: Any, path: str) -> Any:
     if kind is dict:
         return _dict_tree(value, path)
     if kind is list:
-        return [to_tree(one, f"{path}[{i}]") for i, one in enumerate(value)]
+        return [one if type(one) in PLAIN else to_tree(one, f"{path}[{i}]") for i, one in enumerate(value)]
     if writer := _WRITERS.get(kind):
         return writer(value, path)
     return _object_tree(value, path)
@@ -52,7 +52,7 @@ def to_tree(value: Any, path: str) -> Any:
 
 def _dict_tree(value: dict[Any, Any], path: str) -> Any:
     if _TAG not in value and all(type(key) is str for key in value):
-        return {key: to_tree(one, f"{path}.{key}") for key, one in value.items()}
+        return {key: one if type(one) in PLAIN else to_tree(one, f"{path}.{key}") for key, one in value.items()}
     return {_TAG: "dict", "v": [[to_tree(k, f"{path} key"), to_tree(v, f"{path}[{k!r}]")] for k, v in value.items()]}
 
 

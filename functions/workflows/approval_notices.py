@@ -17,8 +17,6 @@ import ssl
 from email.message import EmailMessage
 from urllib.parse import unquote, urlsplit
 
-import httpx
-
 from tinyworkflow_core import (
     ApplicationError,
     ApprovalRequest,
@@ -71,6 +69,8 @@ async def post_to_slack(asked: ApprovalRequest) -> None:
             {"type": "actions", "elements": [button]},
         ],
     }
+    import httpx  # it takes a while to load: not before somebody is to be told
+
     async with httpx.AsyncClient(timeout=10) as client:
         answer = await client.post(_needed("SLACK_APPROVALS_WEBHOOK_URL"), json=message)
     if answer.status_code >= 400:  # not raise_for_status: the webhook's URL is a secret, and would stand in the error

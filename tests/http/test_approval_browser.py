@@ -1,30 +1,20 @@
 """The approval page in a real browser: it can be used by hand, on a narrow screen, without script, and under its own
-policy. Skipped where there is no Chromium."""
+policy."""
 
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 
 import pytest
 import uvicorn
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
+from tests.chromium import started
 from tests.http.test_approval_page import LINKS, asks
 from tinyworkflow_core import App, create_app
 from tinyworkflow_core.approval_links import LinkSettings, approval_link
 from tinyworkflow_core.http.settings import HttpSettings
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-# Without these it asks hosts of its own about updates at every start.
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian's package: chromium)")
 
 
 @pytest.fixture
@@ -44,21 +34,12 @@ async def served() -> AsyncIterator[tuple[App, str]]:
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
+async def page(chromium: str) -> AsyncIterator[Page]:
     """A narrow window without script."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        async with async_playwright() as playwright:
-            context = await playwright.chromium.launch_persistent_context(
-                profile,
-                executable_path=CHROMIUM,
-                args=FLAGS,
-                headless=True,
-                java_script_enabled=False,
-                viewport={"width": 320, "height": 640},
-                color_scheme="dark",
-            )
-            yield context.pages[0] if context.pages else await context.new_page()
-            await context.close()
+    async with started(chromium) as browser:
+        yield await browser.new_page(
+            java_script_enabled=False, viewport={"width": 320, "height": 640}, color_scheme="dark"
+        )
 
 
 async def test_a_person_decides_with_keyboard_and_mouse_after_mending_a_mistake(

@@ -14,6 +14,7 @@ from datetime import timedelta
 from itertools import combinations
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -23,7 +24,7 @@ from tinyworkflow_core.clock import fresh_id
 from tinyworkflow_core.schedule_store import Schedule
 from tinyworkflow_core.serialization import Failure
 from tinyworkflow_core.store import Commit, Release, RunQuery, Status
-from tinyworkflow_core.stores import firestore
+from tinyworkflow_core.stores import firestore, firestore_loading
 from tinyworkflow_core.stores.firestore import FirestoreStore
 from tinyworkflow_core.stores.firestore_connection import Connection
 
@@ -109,6 +110,7 @@ async def _do_everything(store: FirestoreStore) -> None:
     await store.deliver("run-1", a_message())
     await store.renew(lease, now=T0, ttl=10 * SECOND)
     await store.commit(lease, Commit(sequence=1, events=(happened(1),), consumed=("m-1",)))
+    await store.commit(lease, Commit(sequence=2, events=(happened(2),)))  # with a copy of the first
     later = T0 + timedelta(hours=1)
     again = await store.acquire("run-1", owner="b", now=later, ttl=10 * SECOND)  # from a silent holder
     assert again is not None
@@ -122,6 +124,8 @@ async def _do_everything(store: FirestoreStore) -> None:
     await store.load("run-1")
     await store.inbox("run-1")
     assert await store.reopen("run-1", sequence=2, events=(happened(4),), retry_count=1, now=later)
+    with patch.object(firestore_loading, "MANY", 0):
+        await store.load("run-1")
     await make(store, "run-2")
     await let_go(store, await take(store, "run-2"), wake_at=T0)
     await store.deliver("run-2", a_message())
@@ -129,6 +133,8 @@ async def _do_everything(store: FirestoreStore) -> None:
     for query in _all_lists():
         await store.list(query)
         await store.count(query, most=10)
+    await store.find("run", by="run_id", limit=10)
+    await store.find("of", by="workflow_id", limit=10)
     await store.purge("run-2")
     schedule = Schedule(id="s", workflow="w", timing={"kind": "interval"}, created_at=T0, etag="1", due_at=T0)
     await store.schedules.put(schedule, expected=None)
@@ -184,6 +190,8 @@ class Indexes:
             )
         if not query.sorted_by:
             return query.scope == "COLLECTION"  # by the names of the documents
+        if len(query.sorted_by) > 1:
+            return (query.collection, query.scope, query.sorted_by) in self.composite
         [(path, order)] = query.sorted_by
         by_itself = {("COLLECTION", "ASCENDING"), ("COLLECTION", "DESCENDING")}
         return (query.scope, order) in self.single.get((query.collection, path), by_itself)
@@ -192,6 +200,8 @@ class Indexes:
         """The declared indexes that this query is served from."""
         if query.equal:
             return {(query.collection, query.scope, ((path, "ASCENDING"), *query.sorted_by)) for path in query.equal}
+        if len(query.sorted_by) > 1:
+            return {(query.collection, query.scope, query.sorted_by)}
         return {(query.collection, path, query.scope, order) for path, order in query.sorted_by}
 
 

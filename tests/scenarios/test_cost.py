@@ -9,112 +9,26 @@ from typing import Any
 import pytest
 
 from tests.eventually import eventually
-from tests.stores.wire import Wire
-from tinyworkflow_core import RetryPolicy, WorkflowContext, activity, activity_context, workflow
-from tinyworkflow_core.clock import fresh_id
-from tinyworkflow_core.stores.firestore import FirestoreStore
-from tinyworkflow_core.testing import WorkflowEnvironment
-
-
-@activity
-async def one(number: int) -> int:
-    return number + 1
-
-
-@workflow
-async def sequence(ctx: WorkflowContext, steps: int) -> int:
-    number = 0
-    for _ in range(steps):
-        number = await ctx.execute_activity(one, number)
-    return number
-
-
-@workflow
-async def fan_out(ctx: WorkflowContext, steps: int) -> int:
-    return sum(await ctx.execute_parallel(*((one, (number,)) for number in range(steps))))
-
-
-@workflow
-async def waits(ctx: WorkflowContext) -> Any:
-    return await ctx.wait_for_signal("go")
-
-
-@workflow
-async def naps(ctx: WorkflowContext) -> None:
-    await ctx.sleep("1d")
-
-
-@workflow
-async def asks(ctx: WorkflowContext) -> bool:
-    return bool(await ctx.wait_for_approval("ok"))
-
-
-@workflow
-async def parent(ctx: WorkflowContext) -> Any:
-    return await ctx.execute_child(sequence, 1)
-
-
-@workflow
-async def generations(ctx: WorkflowContext, left: int) -> int:
-    if left:
-        ctx.continue_as_new(left - 1)
-    return left
-
-
-@activity(run_on="queue", timeout="1m")
-async def elsewhere(number: int) -> int:
-    return number + 1
-
-
-@workflow
-async def hands_out(ctx: WorkflowContext, width: int) -> Any:
-    return await ctx.execute_parallel(*((elsewhere, (number,)) for number in range(width)))
-
-
-@activity(retry_policy=RetryPolicy(initial_delay=10, jitter=False))
-async def fails_until(attempt: int) -> int:
-    if activity_context().attempt < attempt:
-        raise ValueError("again")
-    return attempt
-
-
-@workflow
-async def retries(ctx: WorkflowContext, attempt: int) -> int:
-    return await ctx.execute_activity(fails_until, attempt)
-
-
-@workflow
-async def updated(ctx: WorkflowContext) -> Any:
-    values: list[Any] = []
-
-    def add(value: Any) -> int:
-        values.append(value)
-        return len(values)
-
-    ctx.on_update("add", add)
-    await ctx.wait_for_signal("end")
-    return values
-
-
-WORKFLOWS = [sequence, fan_out, waits, naps, asks, parent, generations, hands_out, retries, updated]
-
-
-class Metered:
-    """An environment on Firestore, and what it has spent."""
-
-    def __init__(self, env: WorkflowEnvironment, wire: Wire) -> None:
-        self.env = env
-        self.spent = wire.spent
+from tests.scenarios.costing import (
+    ROWS,
+    Metered,
+    asks,
+    fan_out,
+    hands_out,
+    metered_environment,
+    naps,
+    sequence,
+    updated,
+    waits,
+)
+from tinyworkflow_core.dispatcher import Perform
 
 
 @pytest.fixture
 async def metered(firestore_emulator: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Metered]:
     monkeypatch.setenv("FIRESTORE_EMULATOR_HOST", firestore_emulator)
-    store = FirestoreStore(f"test-{fresh_id()}")
-    await store.get("nobody")  # connects
-    wire = Wire(store._connection.client()._firestore_api)
-    yield Metered(WorkflowEnvironment(WORKFLOWS, store=store), wire)
-    await store.close()
+    async with metered_environment() as metered:
+        yield metered
 
 
 async def _in_one_call(metered: Metered, workflow: Any, input_data: Any = None) -> tuple[int, int, int]:
@@ -171,45 +85,35 @@ async def test_a_signal_to_a_waiting_run_is_one_hop(metered: Metered) -> None:
     assert (await env.status(run_id)).status == "completed"
 
 
-async def _to_the_end(metered: Metered, workflow: Any, input_data: Any = None) -> tuple[int, int, int]:
-    """All calls of a run, by a platform that asks nothing of the store itself."""
-    env, world = metered.env, metered.env._world
-    metered.spent()
-    run_id = await env.start(workflow, input_data)
-    while due := world.take_due():
-        for task in due:
-            await env._processes[0].app.carry_out(task)
-        if not world.has_due and world._queue:
-            env.clock.move_to(world._queue[0][0])
-    spent = metered.spent()
-    assert (await env.status(run_id)).status == "completed"
-    return spent
-
-
-COSTS: dict[str, tuple[Any, Any, tuple[int, int, int]]] = {
-    "a child of one step": (parent, None, (12, 1, 14)),
-    "no generation more": (generations, 0, (3, 0, 4)),
-    "one generation more": (generations, 1, (5, 0, 9)),
-    "ten generations more": (generations, 10, (23, 0, 54)),
-    "a call of its own": (hands_out, 1, (8, 1, 15)),
-    "ten calls of their own": (hands_out, 10, (17, 10, 96)),
-    "no retry": (retries, 1, (4, 0, 4)),
-    "one retry": (retries, 2, (7, 0, 9)),
-    "two retries": (retries, 3, (10, 0, 15)),
-}
-"""A whole run, from its start to its end: documents written, deleted, read.
-
-So a generation costs two written and five read; a retry that the run is let go for three written and five read or so; a
-call of its own, beside what is committed together, its message (written, deleted), its two wake-ups, and the reading of
-the run and its history by whoever makes it."""
-
-
-@pytest.mark.parametrize("name", COSTS)
+@pytest.mark.parametrize("name", ROWS)
 async def test_each_feature_costs_the_documents_that_are_written_here(metered: Metered, name: str) -> None:
-    workflow, input_data, wanted = COSTS[name]
-    spent = await _to_the_end(metered, workflow, input_data)
-    print(f"\n{name}: {spent[0]} written, {spent[1]} deleted, {spent[2]} read")
-    assert spent == wanted
+    spent = await metered.to_the_end(ROWS[name])
+    print(f"\n{name}: {spent}")
+    assert spent == ROWS[name].spent
+
+
+async def test_gathering_calls_of_their_own_writes_the_record_for_each_taking_and_for_no_outcome(
+    metered: Metered,
+) -> None:
+    """One document takes about one write a second for long: 100 outcomes must not be 100 writes to the run's record."""
+    env, world, width = metered.env, metered.env._world, 100
+    run_id = await env.start(hands_out, width)
+    app, other = (process.app for process in env._processes)
+    await app.advance(run_id)
+    performing = [task for task in world.take_due() if isinstance(task, Perform)]
+    assert len(performing) == width
+    metered.wire.written_to.clear()
+
+    for begin in range(0, width, 20):
+        await asyncio.gather(*(app.perform(task) for task in performing[begin : begin + 20]))
+
+    assert metered.wire.written_to.total() == width  # the outcomes, each a message
+    assert metered.wire.written_to[run_id] == 0
+    wakes = world.take_due()
+    await asyncio.gather(*(one.advance(run_id) for one in (app, other) for _ in wakes))  # each comes twice
+    assert (await env.status(run_id)).status == "completed"
+    print(f"\n{width} outcomes, and its record written {metered.wire.written_to[run_id]} times")
+    assert metered.wire.written_to[run_id] <= 4  # taken, and let go or ended, once or twice
 
 
 async def test_an_update_costs_its_message_its_events_and_a_look(metered: Metered) -> None:

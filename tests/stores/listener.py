@@ -13,7 +13,7 @@ async def listen(url: str) -> None:
     """Print what is heard until the process is killed."""
     store = open_store(url)
     assert isinstance(store, Notifies)
-    store.subscribe(lambda run_id: print(run_id, flush=True))
+    store.subscribe(lambda run_id, has_ended: print(run_id, flush=True))
     await store.purge("nobody")  # queued behind the registration: when it is done, so is that
     print("ready", flush=True)
     await asyncio.Event().wait()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -218,6 +218,18 @@ async def test_taking_a_run_shows_on_its_record(store: Store) -> None:
     assert await record_of(store) == replace(
         made, status=Status.RUNNING, started_at=T0 + SECOND, wake_at=until, lease_owner="a", lease_until=until
     )
+
+
+async def test_a_run_is_loaded_without_its_inbox_where_nobody_wants_that(store: Store) -> None:
+    await make(store)
+    await store.deliver("run-1", a_message())
+
+    state, whole = await store.load("run-1", inbox=False), await store.load("run-1")
+
+    assert state is not None
+    assert whole is not None
+    assert list(whole.inbox) == [a_message()]
+    assert state == replace(whole, inbox=[])
 
 
 async def test_a_run_that_was_let_go_is_taken_again_without_a_trace_in_its_history(store: Store) -> None:
@@ -1592,6 +1604,29 @@ async def test_runs_are_counted_by_the_filters_of_a_list_and_no_further_than_ask
     assert await store.count(RunQuery(status=Status.COMPLETED, name="odd"), most=100) == 1
     assert await store.count(RunQuery(attributes={"n": 3}), most=100) == 1
     assert await store.count(RunQuery(name="none"), most=100) == 0
+
+
+async def test_runs_are_found_by_how_their_ids_begin_in_the_order_of_the_ids(store: Store) -> None:
+    for number, run_id in enumerate(("ab", "a", "ab/c", "ab\U0001f600", "ab%", "b", "ab.", "a\U0010ffff", "A")):
+        await make(store, run_id, workflow_id=f"w-{run_id[:2]}", created_at=T0 + number * SECOND)
+
+    async def found(prefix: str, by: Literal["run_id", "workflow_id"] = "run_id", limit: int = 20) -> list[str]:
+        return [run.run_id for run in await store.find(prefix, by=by, limit=limit)]
+
+    assert set(await found("ab")) == {"ab", "ab%", "ab.", "ab/c", "ab\U0001f600"}
+    assert await found("ab", limit=1) == ["ab"]
+    assert (await found("a"))[:2] == ["a", "ab"]
+    assert await found("ab/") == ["ab/c"]
+    assert await found("ab%") == ["ab%"]
+    assert await found("ab.") == ["ab."]
+    assert await found("b") == ["b"]
+    for nothing in ("c", "..", ".", "__x__", "\U0010ffff", "a'; --", "%"):
+        assert await found(nothing) == []
+    assert await found("w-ab", "workflow_id") == ["ab.", "ab%", "ab\U0001f600", "ab/c", "ab"]
+    assert await found("w-a", "workflow_id", 2) == ["a", "ab."]
+    assert await found("w-b", "workflow_id") == ["b"]
+    assert await found("ab", "workflow_id") == []
+    assert (await store.find("b", by="run_id", limit=1))[0] == await store.get("b")
 
 
 async def test_attributes_are_compared_by_value(store: Store) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
@@ -20,7 +20,7 @@ import pytest
 from tests.stores.records import SECOND, T0, TTL, a_message, a_run, happened, let_go, make, make_waiting, opening, take
 from tests.stores.wire import Wire
 from tinyworkflow_core.clock import fresh_id
-from tinyworkflow_core.engine.history import Event, LeaseTaken, RunCompleted
+from tinyworkflow_core.engine.history import Event, LeaseTaken, RunCompleted, SideEffectRecorded
 from tinyworkflow_core.errors import LeaseLost, PayloadTooLargeError, RunExistsError, StoreError, StoreUnavailableError
 from tinyworkflow_core.store import (
     GRACE,
@@ -34,9 +34,16 @@ from tinyworkflow_core.store import (
     Status,
 )
 from tinyworkflow_core.stores import firestore as firestore_module
-from tinyworkflow_core.stores import firestore_generations, firestore_leases, firestore_reopening
+from tinyworkflow_core.stores import (
+    firestore_blocks,
+    firestore_generations,
+    firestore_leases,
+    firestore_loading,
+    firestore_reopening,
+)
 from tinyworkflow_core.stores.firestore import FirestoreStore
 from tinyworkflow_core.stores.firestore_connection import translated
+from tinyworkflow_core.stores.firestore_documents import MAX_COMMIT_BYTES, events_text
 
 google_errors: Any = import_module("google.api_core.exceptions")  # untyped: a plain import would not pass mypy
 auth_errors: Any = import_module("google.auth.exceptions")
@@ -281,6 +288,271 @@ async def test_looking_for_what_is_due_reads_nothing_that_is_not(store: Firestor
     assert await store.due(now=T0, limit=10) == ["late"]
 
     assert wire.spent() == (0, 0, 2)  # the one that is due, and an empty query for messages
+
+
+# --- long histories --------------------------------------------------------------------------------------
+
+
+async def steps(store: FirestoreStore, lease: Lease, numbers: Iterable[int]) -> None:
+    """So many commits of one event each, which carries its number."""
+    for number in numbers:
+        await store.commit(lease, Commit(sequence=number, events=(happened(number),)))
+
+
+async def write_steps(store: FirestoreStore, last: int) -> None:
+    """The documents that `steps` would make, 100 in one request."""
+    tail, record, writes = firestore_blocks.Tail(last=0), store._at.record("run-1"), []
+    for number in range(1, last + 1):
+        block = tail.next(number, events_text([happened(number)]))
+        tail = tail.followed_by(block)
+        writes.append(store._at.event_document(record, 0, block, f"token:{number}"))
+        if number % 100 == 0:
+            await store._connection.commit(writes)
+            writes.clear()
+
+
+async def covered(store: FirestoreStore) -> dict[int, int]:
+    """How many commits each history document of the first generation holds."""
+    found = [one.to_dict() for one in await store._at.history(store._at.record("run-1")).get()]
+    return {one["sequence"]: one["sequence"] - one.get("first", one["sequence"]) + 1 for one in found}
+
+
+async def test_a_run_of_1000_steps_is_resumed_by_another_process_with_less_than_twenty_reads(
+    store: FirestoreStore, wire: Wire, elsewhere: FirestoreStore
+) -> None:
+    await make(elsewhere)
+    silent = await take(elsewhere, owner="silent")
+    await write_steps(elsewhere, 1000)
+
+    lease = await take(store, owner="b", now=silent.until)  # the fence is number 1001
+    state = await state_of(store)
+    await steps(store, lease, range(1002, 1024))
+    await let_go(store, lease)
+    spent = wire.spent()
+    print(f"\nresumed after 1,000 steps: {spent[2]} read")
+
+    # The record twice, its last document for the fence, the fence, the inbox, and 1000 = 3 * 256 + 128 + 64 + 32 + 8.
+    assert spent == (2 + 22 + 1, 0, 5 + 3 + 4)
+    assert [event.id for event in state.history if isinstance(event, SideEffectRecorded)] == list(range(1, 1001))
+    assert state.sequence == 1001
+    wire.spent()
+    numbers = [one.id for one in (await state_of(store)).history if isinstance(one, SideEffectRecorded)]
+    assert numbers == [*range(1, 1001), *range(1002, 1024)]
+    assert wire.spent()[2] <= 20
+
+
+async def test_the_documents_of_a_holder_that_has_loaded_the_run_hold_as_much_as_those_of_the_one_before(
+    store: FirestoreStore, elsewhere: FirestoreStore
+) -> None:
+    expected = {number: number & -number for number in range(1, 25)}
+    await make(store)
+    for begin in range(1, 25, 6):
+        for one, first in ((store, begin), (elsewhere, begin + 3)):
+            lease = await take(one)
+            await state_of(one)
+            await steps(one, lease, range(first, first + 3))
+            await let_go(one, lease)
+
+    assert await covered(store) == expected
+    assert [one.id for one in (await state_of(store)).history[1:] if isinstance(one, SideEffectRecorded)] == [*expected]
+
+
+async def test_whoever_knows_nothing_of_the_history_copies_nothing_of_it(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire
+) -> None:
+    """Nor does it read anything to find out: a step stays one write."""
+    await make(elsewhere)
+    lease = await take(elsewhere)
+    await steps(elsewhere, lease, range(1, 4))
+    await let_go(elsewhere, lease)
+    lease = await take(store)
+    await state_of(elsewhere)  # by another process
+    wire.spent()
+
+    await steps(store, lease, range(4, 9))
+
+    assert wire.spent() == (5, 0, 0)
+    assert await covered(store) == {1: 1, 2: 2, 3: 1, 4: 1, 5: 1, 6: 2, 7: 1, 8: 5}
+    assert [one.id for one in (await state_of(store)).history[1:] if isinstance(one, SideEffectRecorded)] == [
+        *range(1, 9)
+    ]
+
+
+@pytest.mark.parametrize("last", range(9))
+async def test_a_silent_holder_is_refused_at_every_position_after_its_run_was_taken(
+    store: FirestoreStore, elsewhere: FirestoreStore, last: int
+) -> None:
+    await make(store)
+    silent = await take(elsewhere, owner="silent")
+    await steps(elsewhere, silent, range(1, last + 1))
+    lease = await take(store, now=silent.until)
+    await state_of(store)
+    before = await documents_of(store)
+
+    for number in (last + 1, last + 2, last + 3):
+        with pytest.raises(LeaseLost):
+            await elsewhere.commit(silent, Commit(sequence=number, events=(happened(99),)))
+    assert await documents_of(store) == before
+
+    await steps(store, lease, range(last + 2, 13))
+    with pytest.raises(LeaseLost):
+        await elsewhere.commit(silent, Commit(sequence=13, events=(happened(99),)))
+    taken = LeaseTaken(at=silent.until, owner="a", previous_owner="silent")
+    expected = [happened(number) if number != last + 1 else taken for number in range(1, 13)]
+    assert list((await state_of(elsewhere)).history)[1:] == expected
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_a_step_whose_reply_is_lost_is_in_no_copy_twice(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, number: int
+) -> None:
+    await make(store)
+    lease = await take(store)
+    await steps(store, lease, range(1, number))
+
+    wire.lose_the_next_reply()
+    await steps(store, lease, [number])
+    again = Commit(sequence=number, events=(happened(number),))
+    await store.commit(lease, again)
+    await elsewhere.commit(lease, again)  # by a process that would have written other copies
+    await steps(store, lease, range(number + 1, 17))
+
+    assert list((await state_of(elsewhere)).history)[1:] == [happened(one) for one in range(1, 17)]
+
+
+async def test_a_renewal_that_meets_a_lost_reply_forgets_nothing_of_the_history(
+    store: FirestoreStore, wire: Wire
+) -> None:
+    await make(store)
+    lease = await take(store)
+    await steps(store, lease, range(1, 4))
+
+    wire.lose_the_next_reply()
+    await store.renew(lease, now=T0 + SECOND, ttl=TTL)
+    await steps(store, lease, [4])
+
+    assert (await covered(store))[4] == 4
+
+
+async def test_a_load_that_is_slower_than_a_commit_takes_nothing_of_it_back(
+    store: FirestoreStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(store)
+    lease = await take(store)
+    await steps(store, lease, range(1, 4))
+    query, late = store._connection.query, [4]
+
+    async def then_commit(wanted: Any) -> list[Any]:
+        found = await query(wanted)
+        while found and late:  # the inbox is empty
+            await steps(store, lease, [late.pop()])
+        return found
+
+    with monkeypatch.context() as slow:
+        slow.setattr(store._connection, "query", then_commit)
+        await state_of(store)
+    wire.spent()
+    await steps(store, lease, range(5, 9))
+
+    assert wire.spent() == (4, 0, 0)
+    assert (await covered(store))[8] == 8
+
+
+async def test_what_is_read_of_a_run_that_somebody_else_holds_is_not_kept(
+    store: FirestoreStore, elsewhere: FirestoreStore
+) -> None:
+    await make(store)
+    lease = await take(elsewhere)
+    await steps(elsewhere, lease, range(1, 4))
+    await let_go(elsewhere, lease)
+    lease = await take(store)
+    await let_go(elsewhere, replace(lease))  # by another process, so that this one does not know
+
+    later = await take(elsewhere, owner="b")
+    await state_of(store)
+
+    [held] = store._leases._held.values()
+    assert held.tail.parts == ()
+    await steps(elsewhere, later, [4])
+    with pytest.raises(LeaseLost):
+        await steps(store, lease, [4])
+
+
+async def test_documents_of_an_older_release_are_read_and_copied_like_others(
+    store: FirestoreStore, elsewhere: FirestoreStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = firestore_blocks.Tail.next
+    with monkeypatch.context() as before:
+        before.setattr(firestore_blocks.Tail, "next", lambda _, sequence, text: firestore_blocks.alone(sequence, text))
+        await make(elsewhere)
+        lease = await take(elsewhere)
+        await steps(elsewhere, lease, range(1, 31))
+        await let_go(elsewhere, lease)
+    assert firestore_blocks.Tail.next is older
+    assert set((await covered(elsewhere)).values()) == {1}
+
+    lease = await take(store)
+    assert list((await state_of(store)).history)[1:] == [happened(number) for number in range(1, 31)]
+    await steps(store, lease, [31, 32])
+    await let_go(store, lease)
+    assert (await covered(store))[32] == 32
+    wire.spent()
+    assert list((await state_of(store)).history)[1:] == [happened(number) for number in range(1, 33)]
+    assert wire.spent()[2] == 3  # the record, the last document, the inbox
+
+
+async def test_a_long_history_without_copies_is_read_in_one_query(
+    store: FirestoreStore, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(firestore_loading, "MANY", 5)
+    monkeypatch.setattr(firestore_blocks.Tail, "next", lambda _, number, text: firestore_blocks.alone(number, text))
+    await make(store)
+    lease = await take(store)
+    await steps(store, lease, range(1, 33))
+    await let_go(store, lease)
+    wire.spent()
+
+    assert list((await state_of(store)).history)[1:] == [happened(number) for number in range(1, 33)]
+
+    assert wire.spent()[2] == 1 + 1 + 1 + 5 + 32  # the record, the inbox, the last; 31 and four before it; all
+
+
+async def test_copies_never_make_a_commit_too_large(store: FirestoreStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make(store)
+    await make(store, "other")
+    lease = await take(store)
+    await store.commit(lease, Commit(sequence=1, events=(happened(1, '"' + "x" * 100_000 + '"'),)))
+    room = MAX_COMMIT_BYTES - 50_000
+    outbox = tuple(("other", a_message(f"m-{number}", body={"x": "x" * (room // 5)})) for number in range(5))
+
+    await store.commit(lease, Commit(sequence=2, events=(happened(2),), outbox=outbox))
+    await steps(store, lease, [3, 4])
+
+    assert await covered(store) == {1: 1, 2: 1, 3: 1, 4: 4}
+    assert [one.id for one in (await state_of(store)).history[1:] if isinstance(one, SideEffectRecorded)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+async def test_what_a_process_keeps_of_histories_goes_with_the_lease(store: FirestoreStore) -> None:
+    await make(store)
+    lease = await take(store)
+    await steps(store, lease, range(1, 8))
+    [held] = store._leases._held.values()
+    assert [part.first for part in held.tail.parts] == [1, 5, 7]
+
+    await let_go(store, lease)
+    assert held.tail.parts == ()
+    again = await take(store)
+    await state_of(store)
+    assert [len(one.tail.parts) for one in store._leases._held.values()] == [0, 3]
+    await store.purge("run-1")
+    assert [len(one.tail.parts) for one in store._leases._held.values()] == [0, 0]
+    del lease, again
+    assert not store._leases._held
 
 
 # --- replies that get lost -----------------------------------------------------------------------------
@@ -884,14 +1156,25 @@ async def test_whoever_loads_a_run_while_it_goes_on_sees_one_generation_whole(
     if not fence:  # with it, something stays of what is gone
         await let_go(elsewhere, earlier)
     lease = await take(elsewhere, now=earlier.until)
-    query, commits = store._connection.query, [Commit(sequence=3, release=GOING_ON)]
+    query, get = store._connection.query, store._connection.get
+    commits, one_by_one = [Commit(sequence=3, release=GOING_ON)], asyncio.Lock()
 
-    async def after_going_on(wanted: Any) -> list[Any]:
-        if commits:
-            await elsewhere.commit(lease, commits.pop())
+    async def go_on() -> None:
+        async with one_by_one:
+            if commits:
+                await elsewhere.commit(lease, commits.pop())
+
+    async def query_after_going_on(wanted: Any) -> list[Any]:
+        await go_on()
         return await query(wanted)
 
-    monkeypatch.setattr(store._connection, "query", after_going_on)
+    async def get_after_going_on(references: Sequence[Any], fields: Sequence[str] | None = None) -> list[Any]:
+        if any("_history/" in reference.path for reference in references):
+            await go_on()
+        return await get(references, fields)
+
+    monkeypatch.setattr(store._connection, "query", query_after_going_on)
+    monkeypatch.setattr(store._connection, "get", get_after_going_on)
 
     state = await state_of(store)
     assert (state.run.generation, list(state.history), state.sequence) == (1, [happened(100)], 0)

@@ -14,17 +14,20 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tests.stores.records import SECOND, T0, TTL, a_message, a_run, happened, let_go, make, make_waiting, opening, take
+from tinyworkflow_core import App
+from tinyworkflow_core.dispatchers.local import NoDispatcher
 from tinyworkflow_core.errors import ConfigurationError, LeaseLost, StoreError, StoreUnavailableError
-from tinyworkflow_core.store import Commit, NewRun, Release, RunQuery, Status
-from tinyworkflow_core.stores import sqlite_writer
+from tinyworkflow_core.store import Commit, NewRun, Release, RunQuery, Status, after_prefix
+from tinyworkflow_core.stores import sqlite_connections
 from tinyworkflow_core.stores.sqlite import SELECT_DUE, SELECT_HELD, SELECT_HOLDERS, SqliteStore
-from tinyworkflow_core.stores.sqlite_rows import list_statement, microseconds
-from tinyworkflow_core.stores.sqlite_writer import connect
+from tinyworkflow_core.stores.sqlite_connections import connect
+from tinyworkflow_core.stores.sqlite_rows import find_statement, list_statement, microseconds
+from tinyworkflow_core.testing.virtual_clock import VirtualClock
 
 
 @pytest.fixture
@@ -44,12 +47,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every statement that the stores of this test carry out."""
     statements: list[str] = []
 
-    def watching(path: str) -> sqlite3.Connection:
-        db = connect(path)
+    def watching(path: str, **how: Any) -> sqlite3.Connection:
+        db = connect(path, **how)
         db.set_trace_callback(statements.append)
         return db
 
-    monkeypatch.setattr(sqlite_writer, "connect", watching)
+    monkeypatch.setattr(sqlite_connections, "connect", watching)
     return statements
 
 
@@ -77,7 +80,7 @@ class Unreliable:
 def spoils(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How the next COMMITs of this test go wrong."""
     planned: list[str] = []
-    monkeypatch.setattr(sqlite_writer, "connect", lambda path: Unreliable(connect(path), planned))
+    monkeypatch.setattr(sqlite_connections, "connect", lambda path, **how: Unreliable(connect(path, **how), planned))
     return planned
 
 
@@ -201,6 +204,26 @@ def test_lists_read_an_index_in_order_and_sort_nothing(path: str, query: RunQuer
     db.close()
 
 
+@pytest.mark.parametrize("by", ["run_id", "workflow_id"])
+@pytest.mark.parametrize("prefix", ["order_", chr(sys.maxunicode)])
+def test_runs_are_found_by_a_range_of_an_index(path: str, prefix: str, by: Literal["run_id", "workflow_id"]) -> None:
+    db = connect(path)
+
+    plan = plan_of(db, *find_statement(prefix, by, 10))
+
+    assert "SEARCH runs USING INDEX" in plan
+    assert f"({by}>" in plan
+    assert "TEMP B-TREE" not in plan
+    db.close()
+
+
+def test_what_comes_after_a_prefix_is_the_first_text_that_does_not_begin_like_it() -> None:
+    assert after_prefix("ab") == "ac"
+    assert after_prefix("a" + chr(sys.maxunicode)) == "b"
+    assert after_prefix(chr(sys.maxunicode)) is None
+    assert after_prefix("\ud7ff") == "\ue000", "what lies between are no characters"
+
+
 async def test_finding_ten_due_runs_costs_the_same_among_ten_and_among_twenty_thousand(
     store: SqliteStore, path: str
 ) -> None:
@@ -230,6 +253,25 @@ async def test_finding_ten_due_runs_costs_the_same_among_ten_and_among_twenty_th
     assert cost() <= among_ten + 2  # a step or two to see that the next one is not due
     db.close()
     assert await store.due(now=T0 + timedelta(minutes=1), limit=3) == ["due-0", "due-1", "due-2"]
+
+
+async def test_a_tick_over_two_thousand_open_runs_touches_the_ten_that_are_due(path: str, watched: list[str]) -> None:
+    apps = [App(SqliteStore(f"{path}-{name}"), dispatcher=NoDispatcher(), clock=VirtualClock(T0)) for name in "ab"]
+    for app, others in zip(apps, (0, 2000), strict=True):
+        waiting = {"status": Status.WAITING, "wake_at": T0 + TTL}
+        await asyncio.gather(*(make(app.store, f"open-{number}", **waiting) for number in range(others)))
+        await asyncio.gather(*(make(app.store, f"due-{number}", wake_at=T0) for number in range(10)))
+        await app.tick(limit=0)  # makes the table of the schedules
+
+    told = []
+    for app in apps:
+        watched.clear()
+        report = await app.tick()
+        told.append(list(watched))
+        assert sorted(report.dispatched) == [f"due-{number}" for number in range(10)]
+        await app.close()
+
+    assert told[0] == told[1]
 
 
 async def test_runs_held_by_a_dead_owner_are_due_at_once_behind_those_that_are_overdue(store: SqliteStore) -> None:
@@ -293,7 +335,7 @@ async def test_only_the_release_that_was_written_counts_as_asked_again(store: Sq
 async def test_a_database_that_another_process_keeps_locked_is_unavailable_and_later_works(
     store: SqliteStore, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_writer, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite_connections, "BUSY_SECONDS", 0.05)
     await make(store)
     other = connect(path)
     other.execute("BEGIN IMMEDIATE")
@@ -311,12 +353,12 @@ async def test_a_database_that_another_process_keeps_locked_is_unavailable_and_l
 async def test_a_full_disk_is_unavailable_and_nothing_of_the_commit_is_written(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small(path: str) -> sqlite3.Connection:
-        db = connect(path)
+    def small(path: str, **how: Any) -> sqlite3.Connection:
+        db = connect(path, **how)
         db.execute("PRAGMA max_page_count = 60")
         return db
 
-    monkeypatch.setattr(sqlite_writer, "connect", small)
+    monkeypatch.setattr(sqlite_connections, "connect", small)
     await make(store)
     lease = await take(store)
 
@@ -469,6 +511,8 @@ async def test_threads_start_with_the_first_use_and_end_with_close(path: str) ->
 
     await make(store)
     await store.get("run-1")
+    assert len(threads_of(path)) == 1
+    await store.list(RunQuery())
     assert len(threads_of(path)) == 2
 
     await store.close()
@@ -562,14 +606,14 @@ def test_an_instance_goes_on_in_a_forked_process_and_in_its_parent(path: str, ch
     heard: list[str] = []
 
     async def begin() -> None:
-        store.subscribe(heard.append)
+        store.subscribe(lambda run_id, _: heard.append(run_id))
         await make(store, "before")
 
     async def go_on_in_the_child() -> None:
         own: list[str] = []
         if child_listens == "later":
             await make(store, "child-1")
-        store.subscribe(own.append)
+        store.subscribe(lambda run_id, _: own.append(run_id))
         await make(store, "child-2")
         await until(lambda: "child-2" in own)
         await store.close()  # the parent is told after this process's own listeners are
@@ -607,7 +651,7 @@ async def test_whoever_listens_hears_of_new_runs_messages_ends_and_reopenings_an
 ) -> None:
     store = SqliteStore(":memory:" if in_memory else path)
     heard: list[str] = []
-    end = store.subscribe(heard.append)
+    end = store.subscribe(lambda run_id, _: heard.append(run_id))
 
     async def hears(*expected: str) -> None:
         await until(lambda: len(heard) >= len(expected))
@@ -684,24 +728,25 @@ async def test_listeners_that_have_died_are_forgotten_and_those_that_stop_take_t
     db.execute("INSERT INTO listeners VALUES (1, ?), (2, ?)", (dead.pid, os.getpid()))
     db.close()
 
-    end = store.subscribe(lambda run_id: None)
-    await store.purge("nobody")  # queued behind the registration
-    assert [pid for _, pid in listeners_in(path)] == [os.getpid(), os.getpid()]
+    end = store.subscribe(lambda run_id, _: None)
+    await until(lambda: [pid for _, pid in listeners_in(path)] == [os.getpid(), os.getpid()])
     assert 1 not in dict(listeners_in(path))
 
     end()
-    await store.purge("nobody")
-    assert list(dict(listeners_in(path))) == [2]
-    store.subscribe(lambda run_id: None)
+    await until(lambda: list(dict(listeners_in(path))) == [2])
+    store.subscribe(lambda run_id, _: None)
     await store.close()
     assert list(dict(listeners_in(path))) == [2]
 
 
 async def test_datagrams_from_strangers_do_no_harm(store: SqliteStore, path: str) -> None:
     heard: list[str] = []
-    store.subscribe(heard.append)
-    await store.purge("nobody")
+    store.subscribe(lambda run_id, _: heard.append(run_id))
+    await make(store, "run-0")
+    await until(lambda: bool(listeners_in(path)))
     port = listeners_in(path)[0][0]
+    await until(lambda: heard == ["run-0"])
+    heard.clear()
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
         for datagram in (
@@ -709,13 +754,13 @@ async def test_datagrams_from_strangers_do_no_harm(store: SqliteStore, path: str
             b"\xff\xfe",
             b"{",
             b"7",
-            b'{"run_id": "x"}',
+            b'["run-1"]',
             b"[1, null, []]",
             b"[" * 60000,
             b"x" * 65000,
         ):
             stranger.sendto(datagram, ("127.0.0.1", port))
-        stranger.sendto(b'["forged"]', ("127.0.0.1", port))
+        stranger.sendto(b'{"forged": 7}', ("127.0.0.1", port))
         await until(lambda: heard == ["forged"])
 
     await make(store)

@@ -3,6 +3,7 @@ does."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,6 +20,8 @@ class Wire:
 
     api: Any
     written: int = 0
+    written_to: Counter[str] = field(default_factory=Counter)
+    """Writes of each document, by its id."""
     deleted: int = 0
     read: int = 0
     before_commit: list[Hook] = field(default_factory=list)
@@ -47,6 +50,7 @@ class Wire:
         deletes = sum("delete" in write for write in request["writes"])
         self.deleted += deletes
         self.written += len(request["writes"]) - deletes
+        self.written_to.update(write.update.name.rsplit("/", 1)[1] for write in request["writes"] if "update" in write)
         if self.after_lost_commit:
             await self.after_lost_commit.pop()()
             raise google_errors.ServiceUnavailable("the reply was lost")

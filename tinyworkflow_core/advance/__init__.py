@@ -63,6 +63,7 @@ class Advancer:
                     await self._around.dispatcher.dispatch(Advance(run_id=run_id))
                     return Progress.CONTINUES
         finally:
+            attention.rest()
             if self._held.get(run_id) is attention:
                 del self._held[run_id]
 

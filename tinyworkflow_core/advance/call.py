@@ -68,7 +68,7 @@ class Call:
         self._goes_on_after = timedelta(0)
         self._has_taken = False
         self._patience = around.settings.patience_seconds
-        self._heartbeats_at = lease.until - timedelta(seconds=self._settings.lease_seconds)  # with the renewals
+        self._heartbeats_at = lease.until - 2 * self._ledger.renewed_every  # with the renewals
         self._execution: Execution
         self._told: set[str] = set()
         """Children that were told that nobody waits for them any more."""
@@ -279,18 +279,20 @@ class Call:
         run = self._ledger.run
         ready = outgoing(self._execution, run, self._around, now)
         orphans = self._execution.journal.orphans.values()
-        for child in [*(one.run_id for one in work.unwanted), *(one.run_id for one in orphans)]:
+        for child in [one.run_id for one in work.unwanted] + [one.run_id for one in orphans]:
             if child not in self._told:
                 letter = cancellation(run, child, now)
                 ready.append(Ready(None, outbox=(letter,), calls=(Advance(run_id=child),)))
         if (deadline := self._run_deadline()) is not None and deadline <= now:
             ready.append(Ready(RunTimedOut(at=now)))
-        if now - self._heartbeats_at >= timedelta(seconds=self._settings.lease_seconds / 3):
-            self._heartbeats_at = now
+        if now >= self._heartbeats_at:
+            self._heartbeats_at = now + self._ledger.renewed_every
             ready += [Ready(beat) for beat in work.take_heartbeats()]
         return ready
 
     def _how_many_fit(self, ready: Sequence[Ready]) -> int:
+        if len(ready) <= 1:
+            return len(ready)
         limit = self._around.store.max_event_bytes
         # Patches go first. Were a document to follow, what the others create would stand before its event.
         patches = [PatchMarked(at=self._began, patch=one) for one in self._execution.journal.unrecorded_patches]
@@ -309,10 +311,11 @@ class Call:
         self._has_taken = True
         ready = await self._check_targets(ready)
         events, before, after = await self._write(ready)
-        self._told.update(target for one in ready if one.event is None for target, _ in one.outbox)
-        for event in events:
-            if isinstance(event, ActivityStarted):
-                work.begin(event.id)
+        for one in ready:
+            if one.event is None:
+                self._told.update(target for target, _ in one.outbox)
+            elif isinstance(one.event, ActivityStarted):
+                work.begin(one.event.id)
         if self._settings.always_replay:
             self._execution.close()
             outcome = self._rebuild()
@@ -332,6 +335,8 @@ class Call:
 
     async def _check_targets(self, ready: Sequence[Ready]) -> Sequence[Ready]:
         """Find the signals whose run is unknown or has ended: the workflow is to hear of it."""
+        if not any(isinstance(one.event, MessageSent) for one in ready):
+            return ready
         begun = {new.run.run_id for one in ready for new in one.new_runs}  # by the very write that sends the signal
         return [await self._checked(one, begun) for one in ready]
 

@@ -30,28 +30,51 @@ class Attention:
         """The run could not even be read: no message moves it on."""
         self.handed_over = False
         """The run was let go and another call was asked for: that one is not to be turned away."""
-        self._event = asyncio.Event()
+        self._was_called = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def call(self) -> None:
         """Something has happened."""
-        self._event.set()
+        self._was_called = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def call_for_messages(self) -> None:
         """There may be messages in the inbox."""
         self.messages = True
-        self._event.set()
+        self.call()
 
     async def wait(self, seconds: float) -> None:
-        """Until called, or for so long."""
+        """Until called, or for so long at most."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
-        timer = asyncio.get_running_loop().call_later(seconds, self._event.set)
-        try:
-            await self._event.wait()
-        finally:
-            timer.cancel()
-            self._event.clear()
+        if not self._was_called:
+            loop = asyncio.get_running_loop()
+            self._set_timer(loop, loop.time() + seconds)
+            self._waiter = loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._was_called = False
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+        # One that rings earlier is left as it is: to look once too often is cheaper than a timer for every step.
+        if self._timer is None or self._timer.when() > at:
+            self.rest()
+            self._timer = loop.call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.call()
+
+    def rest(self) -> None:
+        """Nobody waits any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Holding:
@@ -106,8 +129,10 @@ class Holding:
 
     def patches(self) -> list[Event]:
         """The marks that have to stand in the history before anything that the code did since."""
+        if self.execution is None or not self.execution.journal.unrecorded_patches:
+            return []
         now = self.now()
-        return [PatchMarked(at=now, patch=one) for one in self.execution.take_patches()] if self.execution else []
+        return [PatchMarked(at=now, patch=one) for one in self.execution.take_patches()]
 
     def show_state(self, approvals: tuple[OpenApproval, ...] | None = None) -> None:
         """From the next release on the record shows what the run asks and says of itself now."""
@@ -130,7 +155,7 @@ class Holding:
 
     def withdrawn_approvals(self) -> list[Event]:
         """Events for the questions that the workflow no longer asks."""
-        if self.execution is None:
+        if self.execution is None or not self.execution.journal.withdrawn_approvals:
             return []
         journal, now = self.execution.journal, self.now()
         withdrawn, journal.withdrawn_approvals = journal.withdrawn_approvals, []

@@ -43,6 +43,8 @@ class Intake:
         """What the messages say, up to one that puts the run aside. Before the run has begun (without an execution)
         some mean nothing."""
         inbox, limit = self._holding.inbox, self._around.settings.messages_per_commit
+        if not inbox:
+            return []
         if (found := self.find(MessageKind.TERMINATE)) is not None:
             self.terminate = found
             return []

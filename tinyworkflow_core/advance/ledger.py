@@ -42,12 +42,13 @@ class Ledger:
         self._codec = codec
         self._sequence = state.sequence
         self._ttl = timedelta(seconds=lease_seconds)
+        self.renewed_every = self._ttl / 3
         self._renewed_at = self._shown_at = lease.until - self._ttl
-        self._renew_at = self._renewed_at + self._ttl / 3
+        self._renew_at = self._renewed_at + self.renewed_every
 
     def seconds_to_renewal(self, now: datetime) -> float:
         """How long to wait at most before the next `renew_if_due`."""
-        return min(self._renew_at - now, self._ttl / 3).total_seconds()
+        return min(self._renew_at - now, self.renewed_every).total_seconds()
 
     async def renew_if_due(self, now: datetime) -> bool:
         """Renew the lease at a third of its life. True: messages are waiting."""
@@ -60,7 +61,7 @@ class Ledger:
                 raise
             self._renew_at = now + min(self._ttl / 30, timedelta(seconds=1))
             return False
-        self._renewed_at, self._renew_at = now, now + self._ttl / 3
+        self._renewed_at, self._renew_at = now, now + self.renewed_every
         return waiting
 
     async def write(
@@ -123,6 +124,9 @@ class Ledger:
         that nobody can decide a second time in between. A custom status is shown once a second at most: the record is
         one document.
         """
+        run = self.run
+        if not run.open_approvals and custom_status == run.custom_status:
+            return None
         closed = {event.id for event in events if isinstance(event, ApprovalDecided | ApprovalWithdrawn)}
         asked = [_counted(one, events) for one in self.run.open_approvals if one.id not in closed]
         left = tuple(one for one in asked if verdict(one, one.votes) is None)

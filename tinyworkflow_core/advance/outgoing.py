@@ -4,7 +4,7 @@ are calls of their own, answers to updates. Each is an event, and what is writte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from ..dispatcher import Advance, Perform, Task
@@ -30,6 +30,7 @@ from ..errors import (
     SerializationError,
     UnknownWorkflowError,
 )
+from ..records import dataclass
 from ..serialization import Failure
 from ..store import Message, MessageKind, NewRun, Run, Status
 from .records import message_fits
@@ -58,6 +59,8 @@ class Ready:
 
 def outgoing(execution: Execution, run: Run, around: Surroundings, now: datetime) -> list[Ready]:
     """What the run's open commands and handlers want sent now, in the order in which they were asked for."""
+    if not execution.journal.outward and not execution.answers:
+        return []
     return [*_answers(execution, now), *_commands(execution, run, around, now)]
 
 

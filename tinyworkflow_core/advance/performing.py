@@ -34,7 +34,7 @@ class Performer:
         CLOSED: nobody waits for this attempt (any more). RELEASED: made, and its outcome is in the run's inbox.
         UNKNOWN: there is no such run. Raises StoreError; the run then finds the attempt lost at its deadline.
         """
-        state = await self._around.store.load(task.run_id)
+        state = await self._around.store.load(task.run_id, inbox=False)
         if state is None:
             return Progress.UNKNOWN
         if state.run.status.closed or state.run.generation != task.generation:

@@ -227,6 +227,8 @@ def recent_takeovers(history: Sequence[Event]) -> int:
 
 def how_many_fit(events: Sequence[Event | None], limit: int) -> int:
     """How many of the events go into one history document of `limit` bytes: at least one."""
+    if len(events) <= 1:
+        return len(events)
     size = 0
     for i, event in enumerate(events):
         size += _size(event)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from ..clock import Clock
 from ..dispatcher import Dispatcher
+from ..records import dataclass
 from ..registry import Registry
 from ..serialization import Codec
 from ..store import Store

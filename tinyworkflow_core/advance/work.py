@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Set
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import cast
 
 from ..clock import Clock
 from ..engine.commands import WITHDRAWN, ActivityAttempt, ExecuteActivity, RunSideEffect, StartChild, StartTimer
@@ -62,7 +62,7 @@ class Work:
         self._codec = codec
         self._clock = clock
         self._on_end = on_end
-        self._running: dict[int, asyncio.Task[Event]] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
         self._started_at: dict[int, datetime] = {}
         self._wakes: list[tuple[datetime, int]] = []
         self._known = 0
@@ -169,7 +169,7 @@ class Work:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-            await asyncio.sleep(0)  # their callbacks take them out of `running`
+            await asyncio.sleep(0)  # their callbacks take out of `running` those that had not begun
         for event in self.ended:
             cut_off.pop(getattr(event, "id", 0), None)
         return cut_off
@@ -198,14 +198,32 @@ class Work:
                 attempt = attempt_of(pending, self._journal, run_id=self._run_id, generation=self._generation)
                 self._started_at.pop(command_id, None)
                 starts, beats = self._observers(command_id, attempt.number)
-                self._spawn(command_id, self._run_activity(attempt, starts, beats))
+                self._spawn(command_id, lambda: self._run_activity(attempt, starts, beats))
             case RunSideEffect() as command:
-                self._spawn(command_id, self._side_effect(command))
+                self._spawn(command_id, lambda: self._side_effect(command))
 
-    def _spawn(self, command_id: int, work: Awaitable[Any]) -> None:
-        task: asyncio.Task[Event] = asyncio.ensure_future(work)
-        self._running[command_id] = task
-        task.add_done_callback(lambda done: self._note_end(command_id, done))
+    def _spawn(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
+        task = self._running[command_id] = asyncio.ensure_future(self._see_through(command_id, work))
+        task.add_done_callback(lambda done: self._note_unbegun(command_id, done))
+
+    def _note_unbegun(self, command_id: int, task: asyncio.Task[None]) -> None:
+        """A task that was cancelled before its first turn has noted nothing itself."""
+        if self._running.get(command_id) is task:
+            self._note_end(command_id, None)
+
+    async def _see_through(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
+        # It notes its end itself: a callback of the task would come a turn of the event loop later.
+        event: Event | None = None
+        try:
+            event = await work()
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self.broken = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._note_end(command_id, event)
 
     def _observers(self, command_id: int, attempt: int) -> tuple[Callable[[], None], Callable[[str], None]]:
         def note_start() -> None:
@@ -218,16 +236,15 @@ class Work:
 
         return note_start, note_heartbeat
 
-    def _note_end(self, command_id: int, task: asyncio.Task[Event]) -> None:
+    def _note_end(self, command_id: int, ended: Event | None) -> None:
+        """`ended` is None when it was cancelled before it could say how it ended."""
         del self._running[command_id]
         pending = self._journal.open.get(command_id)
         wanted = pending is not None and not pending.withdrawn
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.broken = error
-        elif pending is not None:
-            event = self._withdrawn(pending) if task.cancelled() else task.result()
+        if pending is not None and self.broken is None:
+            event = ended or self._withdrawn(pending)
             # Cut off by the end of the call, not by the workflow: as far as the history goes it never ran.
-            if not (self._stopping and wanted and (task.cancelled() or isinstance(event, ActivityCancelled))):
+            if not (self._stopping and wanted and (ended is None or isinstance(event, ActivityCancelled))):
                 self._heartbeats.pop(command_id, None)  # the end says it itself, and may know later details
                 if isinstance(event, ActivityFailed) and not wanted:
                     event = replace(event, retry_at=None)  # nobody would make another attempt of it

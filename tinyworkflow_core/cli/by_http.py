@@ -16,7 +16,6 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from ..clock import fresh_id
-from ..engine.history import CLOSING
 from ..errors import (
     ApprovalClosedError,
     ApprovalNotFoundError,
@@ -26,8 +25,7 @@ from ..errors import (
     StoreUnavailableError,
     TinyWorkflowError,
 )
-from ..http.preferences import MAX_WAIT_SECONDS
-from ..http.problems import error_named
+from ..http.wire import MAX_WAIT_SECONDS, error_named
 from .reach import MOST, Data, Verb, bare, has_ended, run_data, schedule_data
 
 TRIES = 5
@@ -36,7 +34,6 @@ LONGEST_PAUSE = 30.0
 _TIMEOUT = httpx.Timeout(30.0, connect=10.0)
 _POLL = (0.1, 2.0)
 """Seconds between two looks at a run that is waited for: at first, and at most."""
-_CLOSING = frozenset(one.__name__ for one in CLOSING)
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -101,8 +98,10 @@ class HttpReach:
         return {"events": page["events"], "next_after": page["next_after"]}
 
     async def history(self, run_id: str, *, only_open: bool = False) -> Data | None:
+        from ..engine.history import CLOSING
+
         found: Data = await self._get(f"{_run(run_id)}/history")
-        ended = bool(found["history"]) and found["history"][-1]["kind"] in _CLOSING
+        ended = bool(found["history"]) and found["history"][-1]["kind"] in {one.__name__ for one in CLOSING}
         return None if only_open and ended else found
 
     async def wait(self, run_id: str, timeout: float | None) -> Data:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, TypeVar
-
-from starlette.requests import Request
 
 from .. import approvals
 from ..checking import exported
@@ -15,11 +14,10 @@ from ..clock import fresh_id
 from ..cron import CronSchedule, OneOff, Timing
 from ..embedded import TinyWorkflowClient
 from ..errors import QueryError, RunNotFoundError, TinyWorkflowError, WorkflowFailedError
-from ..http.exporting import activity_views
-from ..http.runs import workflow_views
+from ..http.definition_views import activity_views, workflow_views
 from ..http.schedule_views import schedule_view
 from ..http.shown import Shown
-from ..http.views import approval_view, run_summary, run_view
+from ..http.views import Mounted, approval_view, run_summary, run_view
 from ..redaction import NOTHING
 from ..schedule_store import DamagedSchedule, Schedule
 from ..schedules import Schedules
@@ -29,7 +27,7 @@ from .stored_values import plain
 
 T = TypeVar("T")
 
-_NOWHERE = Request({"type": "http"})
+_NOWHERE: Mounted = SimpleNamespace(scope={})
 """What views take for making links, which are then left out."""
 
 

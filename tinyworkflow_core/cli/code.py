@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import typer
 
-from ..lint import check as lint_check
-from ..registry import Registry
 from .console import JsonFlag, Modules, ask, cli, import_modules, saying_what_failed
 from .printing import say, show_json
 from .reach import Data
+
+if TYPE_CHECKING:
+    from ..registry import Registry
 
 
 @cli.command(name="workflows")
@@ -35,6 +37,8 @@ def _list(found: list[Data], as_json: bool) -> None:
 @cli.command()
 def lint(context: typer.Context, workflows: Modules = None, as_json: JsonFlag = False) -> None:
     """Name every line of the workflows that could not be replayed. Exit code 1 when there are any."""
+    from ..lint import check as lint_check
+
     bring_in(context, workflows, lint=False)
     found = []
     with saying_what_failed(2):
@@ -58,6 +62,8 @@ def bring_in(context: typer.Context, modules: list[str] | None, *, lint: bool = 
 
 def declared_workflows() -> Registry:
     """All that was imported. Raises ValueError when that is no workflow at all."""
+    from ..registry import Registry
+
     registry = Registry()
     if not registry.workflows():
         raise ValueError("there are no workflows: name a module with -w")

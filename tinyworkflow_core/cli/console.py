@@ -14,13 +14,11 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from ..app import DEFAULT_DATABASE_URL
 from ..errors import (
     ApprovalForbiddenError,
     ApprovalNotFoundError,
@@ -32,6 +30,7 @@ from ..errors import (
     UnknownWorkflowError,
     WorkflowFailedError,
 )
+from ..records import dataclass
 from .printing import safe
 from .project import Project, find_project
 from .reach import Reach
@@ -83,14 +82,14 @@ class Settings:
                 raise ConfigurationError(f"{where} names a database and a deployment: say --db or --url, and not both")
             if db or url:
                 return db or None, url or None
-        return DEFAULT_DATABASE_URL, None
+        return _default_database_url(), None
 
     def database_url(self) -> str:
         """The database, for what works on one itself. Raises ConfigurationError when --url was given."""
         if self.url:
             raise ConfigurationError("this command works on a store: give --db in place of --url")
         given = self.db or os.environ.get("TINYWORKFLOW_DATABASE_URL") or self.project.database_url
-        return given or DEFAULT_DATABASE_URL
+        return given or _default_database_url()
 
     def reach(self) -> Reach:
         """Where the runs are. Raises ConfigurationError."""
@@ -99,14 +98,20 @@ class Settings:
             from .by_http import HttpReach
 
             return HttpReach(url, os.environ.get("TINYWORKFLOW_API_KEY"))
-        from .by_store import StoreReach  # with the whole front, whose views it shows
+        from .by_store import StoreReach  # with the engine, of which nothing is needed to ask a deployment
 
-        return StoreReach(db or DEFAULT_DATABASE_URL)
+        return StoreReach(db or _default_database_url())
 
     def load_code(self, *, lint: bool = True) -> None:
         """Import the project's modules, unless -w has named others. Raises BadParameter."""
         if not self.has_modules:
             import_modules(self.project.workflows, lint=lint)
+
+
+def _default_database_url() -> str:
+    from ..app import DEFAULT_DATABASE_URL
+
+    return DEFAULT_DATABASE_URL
 
 
 @cli.callback()

@@ -8,19 +8,21 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..checking import FORMAT, OPEN_IN_TURN, Finding, Report, check_histories
 from ..errors import RunNotFoundError, SerializationError
-from ..registry import Registry
 from .code import bring_in, declared_workflows
 from .completing import run_ids, workflow_names
 from .console import JsonFlag, Modules, ask, cli, saying_what_failed
 from .printing import json_text, progress, say, show_json
 from .reach import Data, Reach
-from .stored_values import codec
+
+if TYPE_CHECKING:  # they bring the engine, which the other commands do without
+    from ..checking import Finding, Report
+    from ..registry import Registry
+    from ..serialization import Codec
 
 Name = Annotated[
     str | None, typer.Option("--workflow", help="Only runs of this workflow.", autocompletion=workflow_names)
@@ -39,6 +41,9 @@ def check(
     as_json: JsonFlag = False,
 ) -> None:
     """Replay open runs with the code that `-w` brings in. Exit code 1 when any does not fit, 2 when nobody can say."""
+    from ..checking import Report, check_histories
+    from .stored_values import codec
+
     bring_in(context, workflows)
     with saying_what_failed(2), progress("checking runs", quiet=context.obj.quiet) as tell:
         registry = declared_workflows()
@@ -50,7 +55,7 @@ def check(
             except (ValueError, SerializationError) as error:
                 raise ValueError(f"{histories.place}: {error}") from error
         else:
-            ask(context, lambda reach: _check(reach, registry, report, workflow, limit, tell), failure=2)
+            ask(context, lambda reach: _check(reach, registry, codec(), report, workflow, limit, tell), failure=2)
     if as_json:
         show_json(_as_data(report))
     for line in () if as_json else _as_lines(report):
@@ -59,9 +64,16 @@ def check(
 
 
 async def _check(
-    reach: Reach, registry: Registry, report: Report, name: str | None, limit: int | None, tell: Callable[[int], None]
+    reach: Reach,
+    registry: Registry,
+    opening: Codec,
+    report: Report,
+    name: str | None,
+    limit: int | None,
+    tell: Callable[[int], None],
 ) -> None:
-    opening = codec()
+    from ..checking import check_histories
+
     async for run, found in _all_open(reach, name):
         data = _unreadable(run, found) if isinstance(found, SerializationError) else found
         check_histories(registry, opening, [data], limit=limit, report=report)
@@ -72,6 +84,8 @@ async def _check(
 
 def _unreadable(run: Data, error: SerializationError) -> Data:
     """In place of a history: what is known of the run all the same."""
+    from ..checking import FORMAT
+
     about = {name: run[name] for name in ("run_id", "workflow_id", "version", "parent_run_id", "retry_count")}
     return {"format": FORMAT, "run": about | {"name": run["workflow"], "generation": 0}, "unreadable": str(error)}
 
@@ -112,6 +126,8 @@ def export(
 
 async def _all_open(reach: Reach, name: str | None) -> AsyncIterator[tuple[Data, Data | SerializationError]]:
     """Each open run with its history, or with what is wrong with it; each once, also when it changes meanwhile."""
+    from ..checking import OPEN_IN_TURN
+
     seen: set[str] = set()
     for status in OPEN_IN_TURN:
         cursor = None

@@ -11,7 +11,6 @@ import typer
 
 from ..clock import SystemClock
 from ..errors import RunNotFoundError, RunStateError
-from ..store import CLOSED_STATUSES
 from .completing import RunId
 from .console import InputText, JsonFlag, ask, cli, parse
 from .printing import progress, show, show_done, show_json
@@ -97,6 +96,8 @@ def cleanup(
 
 
 async def _ended(reach: Reach, before: datetime) -> AsyncIterator[str]:
+    from ..store import CLOSED_STATUSES
+
     for status in sorted(CLOSED_STATUSES):
         cursor = None
         while True:

@@ -11,11 +11,11 @@ It never holds a key: that is TINYWORKFLOW_API_KEY.
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigurationError
+from ..records import dataclass
 
 _KNOWN = frozenset({"workflows", "database_url", "url"})
 _SQLITE = "sqlite:///"

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from ..errors import WorkflowCancelledError, WorkflowFailedError
-from ..store import CLOSED_STATUSES
 
 Data = dict[str, Any]
 """A JSON object."""
@@ -174,6 +173,8 @@ def bare(view: Mapping[str, Any]) -> Data:
 
 def has_ended(run: Data) -> bool:
     """Whether the run's status is final."""
+    from ..store import CLOSED_STATUSES
+
     return run["status"] in CLOSED_STATUSES
 
 

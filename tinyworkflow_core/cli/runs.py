@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from ..clock import SystemClock
-from ..store import Status
 from .completing import RunId, WorkflowName, workflow_names
 from .console import InputText, JsonFlag, ask, cli, parse, saying_what_failed
 from .following import all_events, coming_events, event_line, watched
@@ -108,6 +107,8 @@ def list_runs(
     as_json: JsonFlag = False,
 ) -> None:
     """List runs, newest first."""
+    from ..store import Status
+
     with saying_what_failed():
         wanted = None if status is None else Status(status).value
     narrowed: dict[str, Any] = {

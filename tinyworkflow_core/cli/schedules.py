@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ..backfilling import DEFAULT_CONCURRENCY
+from ..schedule_store import DEFAULT_CONCURRENCY
 from .completing import ScheduleId, WorkflowName
 from .console import InputText, JsonFlag, ask, cli, parse
 from .following import LOOK_SECONDS

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import typer
 
-from ..app import App
 from .code import bring_in
 from .console import Modules, cli, run, saying_what_failed
+
+if TYPE_CHECKING:
+    from ..app import App
 
 
 @cli.command()
 def worker(context: typer.Context, workflows: Modules = None) -> None:
     """Work on runs until interrupted. Several workers, clients and functions may share one SQLite file."""
+    from ..app import App
+
     bring_in(context, workflows)
     with saying_what_failed():
         url = context.obj.database_url()

@@ -6,11 +6,11 @@ import importlib
 import os
 import sys
 import traceback
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigurationError
+from ..records import dataclass
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp

@@ -35,14 +35,14 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 from ..clock import Clock, fresh_id
-from ..dispatcher import Perform, Task
+from ..dispatcher import FailedCalls, Perform, Task
 from ..errors import ConfigurationError
+from ..records import dataclass
 from .worker import WorkerAddress, body_of
 
 _log = logging.getLogger("tinyworkflow.dispatch")
@@ -137,6 +137,7 @@ class CloudTasksDispatcher:
                 "TINYWORKFLOW_DISPATCHER=cloud-tasks needs google-cloud-tasks: pip install 'tinyworkflow-core[gcp]'"
             )
         self.worker = worker
+        self.failed = FailedCalls()
         self.invoker = invoker
         self._clock = clock
         self._new_client = client or _client
@@ -165,6 +166,7 @@ class CloudTasksDispatcher:
             self._short_until = 0.0
         except Exception as error:  # the port's promise: nobody who dispatches fails by it
             self._short_until = time.monotonic() + SHORT_FOR_SECONDS
+            self.failed.add(type(error).__name__, self._clock.now())
             _log.error(
                 "a call for run %s could not be handed to %s, it comes late: %s: %s",
                 task.run_id,

@@ -15,7 +15,7 @@ from datetime import datetime
 import httpx
 
 from ..clock import Clock
-from ..dispatcher import Task
+from ..dispatcher import FailedCalls, Task
 from ..errors import ConfigurationError
 from .worker import WorkerAddress, body_of
 
@@ -40,6 +40,7 @@ class DirectDispatcher:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.worker = worker
+        self.failed = FailedCalls()
         self._clock = clock
         self._headers = {"Content-Type": "application/json"}
         if key is not None:
@@ -102,13 +103,14 @@ class DirectDispatcher:
         try:
             answer = await client.post(self.worker.of(task), content=body_of(task))
         except Exception as error:  # the run is in the store, and the tick brings it back
-            self._missed(task, f"{type(error).__name__}: {error}")
+            self._missed(task, type(error).__name__, f"{type(error).__name__}: {error}")
             return
         # Busy is fine: whoever has the run in hand looks at its inbox before letting it go.
         if not answer.is_success and answer.status_code != httpx.codes.CONFLICT:
-            self._missed(task, f"it answered {answer.status_code}")
+            self._missed(task, f"answer {answer.status_code}", f"it answered {answer.status_code}")
 
-    def _missed(self, task: Task, why: str) -> None:
+    def _missed(self, task: Task, kind: str, why: str) -> None:
+        self.failed.add(kind, self._clock.now())
         _log.warning(
             "the worker at %s did not take a call for run %s, it comes late: %s",
             self.worker.url,

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from ..clock import Clock
-from ..dispatcher import Advance, Task
+from ..dispatcher import Advance, FailedCalls, Task
 from ..tracebacks import without_words
 
 _log = logging.getLogger("tinyworkflow.dispatch")
@@ -33,6 +33,7 @@ class LocalDispatcher:
     def __init__(
         self, handler: Callable[[Task], Awaitable[object]], *, clock: Clock, max_calls: int = MAX_CONCURRENT_CALLS
     ) -> None:
+        self.failed = FailedCalls()
         self._handler = handler
         self._clock = clock
         self._max_calls = max_calls
@@ -70,8 +71,10 @@ class LocalDispatcher:
         else:
             self._enqueue(task)
 
-    def wake(self, run_id: str) -> None:
-        """Like dispatch of an Advance, for callbacks in the dispatcher's own loop."""
+    def wake(self, run_id: str, has_ended: bool = False) -> None:
+        """Like dispatch of an Advance, for callbacks in the dispatcher's own loop. A run that has ended needs none."""
+        if has_ended:
+            return
         if not (self._closed or self._letting_go):
             self._loop = asyncio.get_running_loop()
             self._enqueue(Advance(run_id=run_id))
@@ -121,6 +124,7 @@ class LocalDispatcher:
         try:
             await self._handler(task)
         except Exception as error:  # the run is in the store, and the tick brings it back
+            self.failed.add(type(error).__name__, self._clock.now())
             _log.error(
                 "a call for run %s failed", task.run_id, exc_info=without_words(error), extra={"run_id": task.run_id}
             )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from ..clock import Duration, moment, seconds, timestamp
+from ..records import dataclass
 from ..tracebacks import told
 from .asking import Asking
 from .commands import RequestApproval
@@ -26,7 +26,7 @@ Decided = ApprovalDecided | ApprovalVoted
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vote:
-    """What one person said, when, and by which way: "link", "api", or None (from code)."""
+    """What one person said, when, and by which way: "link", "api", "ui" (the dashboard), or None (from code)."""
 
     by: str | None
     approved: bool

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from ..errors import ChildFailedError, SerializationError
+from ..records import dataclass
 from ..registry import ActivityDefinition, WorkflowDefinition
 from ..serialization import Codec, Failure
 from .commands import (
@@ -79,16 +79,17 @@ class Asking:
         """The result of an activity."""
         definition = activity_definition(fn)
         try:
-            text = self.codec.encode([list(args), kwargs] if kwargs else [list(args)])
+            text = self.codec.encode_arguments(args, kwargs)
         except SerializationError as error:
             raise SerializationError(f"arguments of activity {definition.name!r}: {error}") from None
+        place = command_id or self.journal.next_id()
         command = ExecuteActivity(
-            id=command_id or self.journal.next_id(),
+            id=place,
             activity=definition,
             args=args,
             kwargs=kwargs,
             input=text,
-            digest=self.codec.fingerprint(text),
+            digest=self.journal.recorded_digest(place, text) or self.codec.fingerprint(text),
             group=group,
         )
         event, cancelled = await self._end_of(command)
@@ -212,25 +213,31 @@ class Asking:
 
     async def read(self, text: str) -> Any:
         """A stored value."""
-        return await self._readable(self.codec.decode, text)
+        try:
+            return self.codec.decode(text)
+        except SerializationError as error:
+            return await self._never(error)
 
     async def raised(self, failure: Failure) -> Exception:
         """A stored exception."""
-        return await self._readable(self.codec.exception, failure)
+        try:
+            return self.codec.exception(failure)
+        except SerializationError as error:
+            return await self._never(error)
 
     async def words(self, text: str | None) -> str | None:
         """What somebody said, stored as free text."""
-        return await self._readable(self.codec.unseal_text, text)
-
-    async def _readable(self, read: Callable[[S], R], stored: S) -> R:
         try:
-            return read(stored)
+            return self.codec.unseal_text(text)
         except SerializationError as error:
-            # Its class is gone from this deployment. To raise it here would fail the run for what fitting code can
-            # read: the workflow is left standing instead, and the run is parked.
-            self.unreadable = self.unreadable or error
-            never: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            return await never
+            return await self._never(error)
+
+    async def _never(self, error: SerializationError) -> NoReturn:
+        # Its class is gone from this deployment. To raise it here would fail the run for what fitting code can read:
+        # the workflow is left standing instead, and the run is parked.
+        self.unreadable = self.unreadable or error
+        while True:
+            await asyncio.get_running_loop().create_future()
 
     async def ended(self, command: Command) -> Event:
         """The event that ends the command. A cancellation is passed on to it and raised again once it has ended."""

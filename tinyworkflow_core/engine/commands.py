@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from ..records import dataclass
 from ..registry import ActivityDefinition
 from ..serialization import digest
 
@@ -45,6 +45,11 @@ class ExecuteActivity:
     @property
     def signature(self) -> Signature:
         return ("activity", self.activity.name, self.digest)
+
+    @property
+    def goes_out(self) -> bool:
+        """Whether it is sent into the world by a commit of its own."""
+        return self.activity.at_most_once or self.activity.run_on == "queue"
 
     def about(self) -> dict[str, Any]:
         """The fields that every event of this activity has."""
@@ -106,6 +111,8 @@ class RunSideEffect:
 class StartChild:
     """Start another run and wait for its end."""
 
+    goes_out: ClassVar[bool] = True
+
     id: int
     name: str
     input: str
@@ -127,6 +134,8 @@ class StartChild:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SendMessage:
     """Send a signal, or (without a name) a cancellation, to another run."""
+
+    goes_out: ClassVar[bool] = True
 
     id: int
     target: str

@@ -11,16 +11,16 @@ import asyncio
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NoReturn, ParamSpec, TypeVar, Unpack, overload
 from uuid import UUID
 
 from .. import outbound
 from ..clock import Duration, moment, seconds, timestamp
-from ..errors import ContinueAsNew, QueryError
+from ..errors import ContinueAsNew
 from ..exchange import HttpResponse
 from ..outbound import CallOptions
+from ..records import dataclass
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
 from .approving import Approval, Approving, Question
@@ -431,11 +431,9 @@ class WorkflowContext:
     # --- parts --------------------------------------------------------------------------------
 
     def _step(self, coro: Coroutine[Any, Any, R]) -> Step[R]:
-        try:
-            self._journal.refuse_when_looking()  # a number that is given here would not be given in a replay
-        except QueryError:
+        if self._journal.read_only:  # a number that is given here would not be given in a replay
             coro.close()
-            raise
+            self._journal.refuse_when_looking()
         return Step(coro, self._next_number(), self._journal)
 
     async def _within(self, timeout: Duration | None, wait: Callable[..., Coroutine[Any, Any, R]], *args: Any) -> R:

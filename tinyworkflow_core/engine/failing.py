@@ -9,10 +9,10 @@ was done. What was asked for after that is void, and so are the steps that ended
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from ..clock import seconds
 from ..errors import RetryAfter
+from ..records import dataclass
 from ..retry import RetryPolicy
 from ..serialization import Failure, digest
 from .asking import Compensation
@@ -63,6 +63,12 @@ class Failing:
 
     def note(self, event: Event) -> None:
         """An event is about to be applied."""
+        if isinstance(event, ActivityCompleted):  # the most frequent one
+            pending = self._journal.open.get(event.id)
+            if self._wound_up and not (pending is not None and pending.withdrawn):
+                # The workflow may have withdrawn others long before, and on purpose.
+                self._wound_up.clear()
+            return
         step: int | None = getattr(event, "id", None)
         pending = None if step is None else self._journal.open.get(step)
         if step is not None and _ends_badly(event):
@@ -72,9 +78,7 @@ class Failing:
             if pending is not None and pending.withdrawn:
                 self._wound_up.append(step)
                 return
-        if not (isinstance(event, ActivityCompleted) and pending is not None and pending.withdrawn):
-            # The workflow may have withdrawn others long before, and on purpose.
-            self._wound_up.clear()
+        self._wound_up.clear()
 
     def ends(self) -> Ending:
         """The workflow function ends now, if it has not before."""

@@ -7,10 +7,10 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ContinueAsNew, QueryError
+from ..records import dataclass
 from ..serialization import Codec, Failure
 from .journal import Journal
 from .mailbox import Handler, Letter, Mailbox
@@ -46,7 +46,8 @@ class Handlers:
         self._codec = codec
         self._queries: dict[str, Callable[..., Any]] = {}
         self._updates: dict[str, _Update] = {}
-        self._predicates: list[tuple[Callable[[], Any], asyncio.Future[None]]] = []
+        self.predicates: list[tuple[Callable[[], Any], asyncio.Future[None]]] = []
+        """The conditions that are waited for, longest first."""
         self._tasks: list[asyncio.Task[Any]] = []
 
     # --- signals ------------------------------------------------------------------------------
@@ -130,16 +131,16 @@ class Handlers:
             return
         wake = asyncio.get_running_loop().create_future()
         entry = (predicate, wake)
-        self._predicates.append(entry)
+        self.predicates.append(entry)
         try:
             await wake
         finally:
-            if entry in self._predicates:
-                self._predicates.remove(entry)
+            if entry in self.predicates:
+                self.predicates.remove(entry)
 
     def ask_predicates(self) -> None:
         """Wake those whose condition has become true, longest waiting first. Runs when everything else is at rest."""
-        for predicate, wake in list(self._predicates):
+        for predicate, wake in list(self.predicates):
             try:
                 if not wake.done() and predicate():
                     wake.set_result(None)

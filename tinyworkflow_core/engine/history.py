@@ -9,12 +9,14 @@ made by the Codec (`input`, `result`, `payload`, ...); this module never looks i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, fields
 from datetime import datetime
 from typing import Any
 
 from ..errors import SerializationError
+from ..records import dataclass
 from ..serialization import Failure
 
 
@@ -262,7 +264,7 @@ class ApprovalRequested(Event):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ApprovalDecided(Event):
-    """One person's answer decides. `way`: how it came, "link" or "api" (None: from code)."""
+    """One person's answer decides. `way`: how it came, "link", "api" or "ui" (None: from code)."""
 
     id: int
     key: str
@@ -379,31 +381,43 @@ CLOSING = (RunCompleted, RunFailed, RunCancelled, RunTerminated)
 
 @dataclass(frozen=True)
 class _Shape:
-    """How one event class is written: which of its fields need converting."""
+    """How one event class is written and read."""
 
     cls: type[Event]
-    names: tuple[str, ...]
-    defaults: Mapping[str, Any]
-    moments: frozenset[str] = field(default_factory=frozenset)
-    failures: frozenset[str] = field(default_factory=frozenset)
-    tuples: frozenset[str] = field(default_factory=frozenset)
+    kind: str
+    fields: tuple[tuple[str, Any, Callable[[Any], Any] | None], ...]
+    """Name, default, and what makes JSON data of the value (None: it is JSON data)."""
+    names: frozenset[str]
+    readers: tuple[tuple[str, Callable[[Any], Any]], ...]
+    """Name, and what makes the value of the JSON data, of the fields that need it."""
+
+
+_ABSENT: Any = object()
+_WRITERS: dict[str, Callable[[Any], Any]] = {
+    "datetime": datetime.isoformat,
+    "Failure": Failure.to_dict,
+    "tuple": list,
+}
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "datetime": datetime.fromisoformat,
+    "Failure": Failure.from_dict,
+    "tuple": tuple,
+}
 
 
 def _shape(cls: type[Event]) -> _Shape:
-    every = fields(cls)
-    kinds = {f.name: str(f.type) for f in every}
+    every = [(f.name, re.split(r"\W", str(f.type))[0], f.default) for f in fields(cls)]
     return _Shape(
         cls=cls,
-        names=tuple(kinds),
-        defaults={f.name: f.default for f in every if f.default is not MISSING},
-        moments=frozenset(name for name, kind in kinds.items() if kind.startswith("datetime")),
-        failures=frozenset(name for name, kind in kinds.items() if kind.startswith("Failure")),
-        tuples=frozenset(name for name, kind in kinds.items() if kind.startswith("tuple")),
+        kind=cls.__name__,
+        fields=tuple((n, _ABSENT if d is MISSING else d, _WRITERS.get(kind)) for n, kind, d in every),
+        names=frozenset(name for name, _, _ in every),
+        readers=tuple((name, _READERS[kind]) for name, kind, _ in every if kind in _READERS),
     )
 
 
-_SHAPES: dict[str, _Shape] = {
-    cls.__name__: _shape(cls)
+_SHAPES_OF: dict[type[Event], _Shape] = {
+    cls: _shape(cls)
     for cls in (
         RunStarted, LeaseTaken, CancelRequested, RunTimedOut, RunSuspended, RunResumed, RunCompleted, RunFailed,
         RunCancelled, RunTerminated, RunRetried, RunForked, PatchMarked,
@@ -414,28 +428,21 @@ _SHAPES: dict[str, _Shape] = {
     )
 }  # fmt: skip
 
+_SHAPES = {shape.kind: shape for shape in _SHAPES_OF.values()}
+
 _UPCASTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """kind -> what turns data written by an older release into today's. Applied before reading."""
-
-_ABSENT: Any = object()
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
     """The event as JSON data, `kind` first; fields that hold their default are left out."""
-    kind = type(event).__name__
-    shape = _SHAPES[kind]
-    data: dict[str, Any] = {"kind": kind}
-    for name in shape.names:
+    shape = _SHAPES_OF[type(event)]
+    data: dict[str, Any] = {"kind": shape.kind}
+    for name, default, write in shape.fields:
         value = getattr(event, name)
-        if value == shape.defaults.get(name, _ABSENT):
+        if value is default or value == default:
             continue
-        if name in shape.moments:
-            value = value.isoformat()
-        elif name in shape.failures:
-            value = value.to_dict()
-        elif name in shape.tuples:
-            value = list(value)
-        data[name] = value
+        data[name] = value if write is None else write(value)
     return data
 
 
@@ -449,26 +456,13 @@ def event_from_dict(data: Mapping[str, Any]) -> Event:
     if shape is None:
         raise SerializationError(f"the history holds an event of kind {kind!r}, which this release does not know")
     try:
-        return shape.cls(**_values(shape, data))
+        values = {name: value for name, value in data.items() if name in shape.names}
+        for name, read in shape.readers:
+            if (value := values.get(name)) is not None:
+                values[name] = read(value)
+        return shape.cls(**values)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise SerializationError(f"a stored event of kind {kind!r} is damaged: {error!r}") from error
-
-
-def _values(shape: _Shape, data: Mapping[str, Any]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name in shape.names:
-        value = data.get(name, _ABSENT)
-        if value is _ABSENT:
-            continue
-        if value is not None:
-            if name in shape.moments:
-                value = datetime.fromisoformat(value)
-            elif name in shape.failures:
-                value = Failure.from_dict(value)
-            elif name in shape.tuples:
-                value = tuple(value)
-        values[name] = value
-    return values
 
 
 def history_to_json(events: Iterable[Event]) -> list[dict[str, Any]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import PurePath
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
 from ..errors import NonDeterminismError, QueryError, Suspended
+from ..records import dataclass
 from .commands import (
     Command,
     ExecuteActivity,
@@ -128,6 +129,7 @@ class Journal:
         self._last_id = 0
         self._ended: set[int] = set()
         self._signatures: dict[int, Signature] = {}
+        self._activities: dict[int, ActivityEvent] = {}
         self._copied: set[int] = set()
         """Commands that were recorded before the run was forked off: their arguments may be the other run's."""
         self.patches: set[str] = set()
@@ -137,7 +139,10 @@ class Journal:
         """Whether a query is being answered: nothing may be asked for."""
         self._retries = [event for event in history if isinstance(event, RunRetried)]
         for event in history:
-            if (signature := recorded_signature(event)) is not None:
+            if isinstance(event, ActivityEvent):  # most are
+                self._signatures.setdefault(event.id, ("activity", event.name, event.digest))
+                self._activities[event.id] = event
+            elif (signature := recorded_signature(event)) is not None:
                 self._signatures.setdefault(event.id, signature)  # type: ignore[attr-defined]  # only events with ids have one
             elif isinstance(event, RunForked):
                 self._copied.update(self._signatures)
@@ -173,6 +178,11 @@ class Journal:
         """How often this command became another step than before."""
         return times_redone(self._retries, command_id)
 
+    def recorded_digest(self, command_id: int, text: str) -> str | None:
+        """The fingerprint of an activity's arguments, where the history has this very text of them at that place."""
+        recorded = self._activities.get(command_id)
+        return recorded.digest if recorded is not None and recorded.input == text else None
+
     def recorded_child(self, command_id: int) -> str | None:
         """The run_id that the history records for the first child of that place."""
         kind, *rest = self._signatures.get(command_id, ("",))
@@ -180,15 +190,16 @@ class Journal:
 
     def next_id(self) -> int:
         """Take the id of the next command. Raises Suspended when this execution was put away."""
-        self.refuse_when_closed()
-        self.refuse_when_looking()
+        if self.closed or self.read_only:
+            self.refuse_when_closed()
+            self.refuse_when_looking()
         if not self.closed:
-            self._note_handling()
+            if (error := sys.exception()) is not None:
+                self._note_handling(error)
             self._last_id += 1
         return self._last_id
 
-    def _note_handling(self) -> None:
-        error = sys.exception()
+    def _note_handling(self, error: BaseException) -> None:
         if isinstance(error, Exception) and error is not self.outside:
             self._handled.setdefault(id(error), (error, self.here))
 
@@ -219,7 +230,7 @@ class Journal:
         pending = Pending(command, settle, recorded=recorded is not None)
         if self.mismatch is None and not self.closed:
             self.open[command.id] = pending
-            if _goes_out(command):
+            if isinstance(command, ExecuteActivity | StartChild | SendMessage) and command.goes_out:
                 self.outward[command.id] = pending
         return pending
 
@@ -247,7 +258,11 @@ class Journal:
         if pending is None:
             self._apply_late(command_id, event)
             return
-        if isinstance(event, ActivityCancelled) and not pending.withdrawn and self._retries:
+        if isinstance(event, ActivityCompleted):  # the most frequent one
+            self._end(command_id)
+            self.last_done = command_id
+            pending.settle(event)
+        elif isinstance(event, ActivityCancelled) and not pending.withdrawn and self._retries:
             # What made the workflow withdraw it is void: the step is to be done after all.
             pending.attempt, pending.retry_at, pending.first_started_at, pending.heartbeat = 0, None, None, None
             pending.deadline = None
@@ -263,7 +278,7 @@ class Journal:
             self._count(pending, event)
         elif not isinstance(event, ApprovalWithdrawn):
             self._end(command_id)
-            if isinstance(event, ActivityCompleted | ChildEnded):
+            if isinstance(event, ChildEnded):
                 self.last_done = command_id
             pending.settle(event)
 
@@ -362,18 +377,13 @@ class Journal:
 
     def _end(self, command_id: int) -> None:
         del self.open[command_id]
-        self.outward.pop(command_id, None)
+        if self.outward:
+            self.outward.pop(command_id, None)
         self._ended.add(command_id)
 
     def _differ(self, step: int, recorded: str, asked: str, where: str) -> None:
         if self.mismatch is None:
             self.mismatch = NonDeterminismError(step=step, recorded=recorded, asked=asked, where=where)
-
-
-def _goes_out(command: Command) -> bool:
-    if isinstance(command, ExecuteActivity):
-        return command.activity.at_most_once or command.activity.run_on == "queue"
-    return isinstance(command, StartChild | SendMessage)
 
 
 def _ends_by_itself(pending: Pending) -> bool:

@@ -12,8 +12,7 @@ import asyncio
 import contextvars
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from ..clock import moment
@@ -35,7 +34,7 @@ class WorkflowFuture(asyncio.Future[T]):
 
     def __init__(self, *, loop: WorkflowLoop) -> None:
         super().__init__(loop=loop)
-        self._number = loop.next_number()
+        loop._number = self._number = loop._number + 1
 
     def __hash__(self) -> int:
         return self._number
@@ -123,26 +122,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._tasks.clear()
         self._generators.clear()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> _Running:
         """Be the running loop, nested inside the real one, without a current task; then put everything back."""
-        outer = asyncio._get_running_loop()
-        task = asyncio.current_task(outer) if outer is not None else None
-        hooks = sys.get_asyncgen_hooks()
         self._journal.outside = sys.exception()
-        if outer is not None and task is not None:
-            asyncio._leave_task(outer, task)
-        asyncio._set_running_loop(self)
-        # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs,
-        # and might ask for things then: keep each one alive as long as the run is here.
-        sys.set_asyncgen_hooks(firstiter=self._keep, finalizer=lambda generator: None)
-        try:
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            asyncio._set_running_loop(outer)
-            if outer is not None and task is not None:
-                asyncio._enter_task(outer, task)
+        return _Running(self)
 
     def _keep(self, generator: AsyncGenerator[Any, Any]) -> None:
         if len(self._generators) >= self._prune_generators_at:
@@ -167,7 +150,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def call_soon(
         self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
-        self._journal.refuse_when_looking()
+        if self._journal.read_only:
+            self._journal.refuse_when_looking()
         handle = asyncio.Handle(callback, args, self, context)
         if not self.closed:
             self._ready.append(handle)
@@ -196,7 +180,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             self._journal.withdraw(handle.command_id)
 
     def create_future(self) -> asyncio.Future[Any]:
-        self._journal.refuse_when_closed()
+        if self._journal.closed:
+            self._journal.refuse_when_closed()
         return WorkflowFuture(loop=self)
 
     def create_task(
@@ -227,6 +212,36 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         return None
+
+
+class _Running:
+    """`WorkflowLoop.running()`. A class, since it is entered once an event."""
+
+    __slots__ = ("_hooks", "_loop", "_outer", "_task")
+
+    def __init__(self, loop: WorkflowLoop) -> None:
+        self._loop = loop
+
+    def __enter__(self) -> None:
+        self._outer = outer = asyncio._get_running_loop()
+        self._task = task = asyncio.current_task(outer) if outer is not None else None
+        self._hooks = sys.get_asyncgen_hooks()
+        if outer is not None and task is not None:
+            asyncio._leave_task(outer, task)
+        asyncio._set_running_loop(self._loop)
+        # An async generator that is dropped half-way would be finalised by the garbage collector, whenever that runs,
+        # and might ask for things then: keep each one alive as long as the run is here.
+        sys.set_asyncgen_hooks(firstiter=self._loop._keep, finalizer=_leave_alone)
+
+    def __exit__(self, *raised: object) -> None:
+        sys.set_asyncgen_hooks(*self._hooks)
+        asyncio._set_running_loop(self._outer)
+        if self._outer is not None and self._task is not None:
+            asyncio._enter_task(self._outer, self._task)
+
+
+def _leave_alone(generator: AsyncGenerator[Any, Any]) -> None:
+    pass
 
 
 def _close(coro: Any) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from ..errors import NonDeterminismError
+from ..records import dataclass
 from ..serialization import Failure
 from .history import Event
 from .journal import Pending

@@ -12,7 +12,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from ..clock import seconds, timestamp
@@ -26,6 +26,7 @@ from .failing import Failing, next_delay
 from .generations import Border
 from .handlers import Answer
 from .history import (
+    ActivityCompleted,
     ActivityFailed,
     ActivityHeartbeat,
     ActivityScheduled,
@@ -115,6 +116,9 @@ class Execution:
         self._started = started
         self._definition = definition
         self._retries = [event for event in history if isinstance(event, RunRetried)]
+        given = (retry.deadline for retry in reversed(self._retries) if retry.deadline is not None)
+        self.latest_deadline = next(given, started.deadline)
+        """When the run's time is, or was, up: a retry by hand gives it its time anew."""
         self._cancel: CancelRequested | None = None
         self._is_time_up = False
         self._timed_out: Since | None = None
@@ -151,7 +155,7 @@ class Execution:
     def _replay(self, history: Sequence[Event], whole: Sequence[Event]) -> None:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
         # since.
-        moving = [i for i, event in enumerate(history) if not isinstance(event, _NOTED)]
+        moving = [i for i, event in enumerate(history) if type(event) not in _NOTED]
         begins = self._first_met(history)
         self._context.logger.silent = len(history) > begins
         # Code that is the same as when the run was started cannot have been past a patch without asking for it.
@@ -257,20 +261,28 @@ class Execution:
     def _apply(self, event: Event) -> None:
         self._context.history_length += 1
         self.journal.met += 1
-        latest, self._latest = self._latest, max(self._latest, event.at)
-        if not isinstance(event, _NOTED):
+        latest = self._latest
+        if event.at > latest:
+            self._latest = event.at
+        is_noted = type(event) in _NOTED
+        if not is_noted:
             self._failing.note(event)
         if self._root.done() or self.journal.mismatch is not None:
             self._border.note_late(event)
             if isinstance(event, UpdateCompleted):
                 self._handlers.note_answered(event.message_id)
             return
-        if isinstance(event, _NOTED):
+        if is_noted:
             self._note(event)
             return
         # Never backwards, whatever the clocks of the functions that recorded the events.
-        self._loop.now = max(self._loop.now, timestamp(event.due if isinstance(event, RunRetried) else event.at))
+        moved = timestamp(event.due if isinstance(event, RunRetried) else event.at)
+        self._loop.now = max(self._loop.now, moved)
         match event:
+            case ActivityCompleted():  # the most frequent one
+                self.journal.apply(event)
+                self._drain()
+                return
             case RunForked():
                 self._put_off(event.at - latest)
                 self.journal.leave_children()
@@ -287,7 +299,7 @@ class Execution:
         """An event that is void: the code hears nothing of it, but what it made of time and length stays so. What was
         asked for afterwards, and counts, was asked for with these."""
         self._context.history_length += 1
-        if not isinstance(event, _NOTED):
+        if type(event) not in _NOTED:
             self._loop.now = max(self._loop.now, timestamp(event.at))
 
     def _meet(self, event: Event) -> None:
@@ -354,7 +366,7 @@ class Execution:
             self._spun = error
 
     def _when_at_rest(self) -> None:
-        if not self._root.done():
+        if self._handlers.predicates and not self._root.done():
             self._handlers.ask_predicates()
 
     # --- the outcome --------------------------------------------------------------------------
@@ -417,12 +429,6 @@ class Execution:
         latest = None if self._is_time_up else self.latest_deadline
         return None if latest is None else timestamp(latest)
 
-    @property
-    def latest_deadline(self) -> datetime | None:
-        """When the run's time is, or was, up: a retry by hand gives it its time anew."""
-        given = (retry.deadline for retry in reversed(self._retries) if retry.deadline is not None)
-        return next(given, self._started.deadline)
-
     def _continued(self, request: ContinueAsNew) -> ContinuedAsNew:
         if self._failing.ending is not None:  # raised by what came after the end
             return ContinuedAsNew(input=self._codec.encode(request.input_data), carried=(), seen=())
@@ -469,8 +475,8 @@ class Execution:
 _EARLY = (SignalReceived, UpdateAccepted, UpdateCompleted, UpdateRejected)
 """Events that a generation may begin with."""
 
-_NOTED = (
+_NOTED: frozenset[type[Event]] = frozenset({
     LeaseTaken, ActivityScheduled, ActivityStarted, ActivityHeartbeat, TimerStarted, ApprovalRequested,
     ApprovalWithdrawn, RunSuspended, RunResumed, PatchMarked, UpdateCompleted, UpdateRejected,
-)  # fmt: skip
+})  # fmt: skip
 """Events that record what the code asked for, or what happened around it: they do not move it."""

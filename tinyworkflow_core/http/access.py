@@ -14,7 +14,6 @@ import hmac
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,6 +30,7 @@ from pydantic import (
 )
 
 from ..errors import ConfigurationError
+from ..records import dataclass
 from .callers import ALL_SCOPES, Caller
 from .operations import Scope
 from .rate_limit import Rate
@@ -47,7 +47,7 @@ _ScopeName = Literal["start", "signal", "read", "approve", "operate", "platform"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True, defer_build=True)
 
 
 class RateRecord(_Record):
@@ -125,7 +125,7 @@ class AccessDocument(_Record):
     """The same for the assertion of Identity-Aware Proxy, such as /projects/1/global/backendServices/2."""
     rate: RateRecord | None = None
     """For everybody who has no rate of his own."""
-    failures: RateRecord = RateRecord(per_second=1.0, burst=100)
+    failures: RateRecord = Field(default_factory=lambda: RateRecord(per_second=1.0, burst=100))
     """How many calls without a valid key are answered 401 to one address; the others are answered 429."""
     proxies: Annotated[int, Field(ge=0, le=10)] = 0
     """How many proxies in front of the service each add an address to X-Forwarded-For."""

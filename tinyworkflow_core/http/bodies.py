@@ -33,7 +33,8 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
 class Fields(BaseModel):
     """The fields of a request: no other fields, and no types but those that are declared."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # Built when the first such request comes: a function answers most of its first requests without.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 async def read(request: Request, limit: int) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 
+from ..records import dataclass
 from .operations import Scope
 from .problems import HttpProblem
 from .rate_limit import Rate

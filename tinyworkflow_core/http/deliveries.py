@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..app import App
 from ..errors import DefinitionError, IdempotencyConflictError, InvalidInputError, RunClosedError, RunNotFoundError
+from ..records import dataclass
 from ..tracebacks import without_words
 from .problems import HttpProblem
 from .signatures.cloud_events import event_of

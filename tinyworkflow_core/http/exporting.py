@@ -3,7 +3,7 @@ The part `api`."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,20 +12,12 @@ from typing_extensions import TypedDict  # pydantic reads no other before Python
 from ..app import App
 from ..checking import exported
 from ..errors import RunNotFoundError
-from ..registry import Registry
 from .answers import Json
+from .definition_views import ActivityView, activity_views
 from .operations import Operation, Scope
 from .preferences import unless_seen
 from .problems import HttpProblem
 from .shown import Showing
-
-
-class ActivityView(TypedDict):
-    """An activity that is declared here."""
-
-    name: str
-    run_on: Literal["here", "queue"]
-    at_most_once: bool
 
 
 class ActivityList(TypedDict):
@@ -103,11 +95,3 @@ class ExportingRoutes:
                 run_id=run_id,
             )
         return unless_seen(request, Json(exported(state)))
-
-
-def activity_views(registry: Registry) -> list[ActivityView]:
-    """The activities declared there, by name."""
-    return [
-        {"name": one.name, "run_on": one.run_on, "at_most_once": one.at_most_once}
-        for one in sorted(registry.activities(), key=lambda one: one.name)
-    ]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from ..errors import InvalidInputError
+from ..records import dataclass
 
 Kind = Literal[
     "text", "longtext", "email", "date", "datetime", "time", "integer", "number", "checkbox", "choice", "json"

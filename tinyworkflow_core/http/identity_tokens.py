@@ -11,11 +11,11 @@ what a queue and a scheduler bring is read by `platform_identity.py`, whose way 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 
+from ..records import dataclass
 from .access import Identity
 from .platform_identity import CLOCK_SKEW_SECONDS, GOOGLE_CERTIFICATES, ISSUERS, Certificates
 from .problems import HttpProblem

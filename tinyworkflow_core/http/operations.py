@@ -7,7 +7,7 @@ document cannot say anything else than the code does.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -15,6 +15,8 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+
+from ..records import dataclass
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

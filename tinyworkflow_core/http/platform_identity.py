@@ -19,13 +19,12 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import httpx
 from starlette.requests import Request
 
 from ..errors import ConfigurationError
+from ..records import dataclass
 from .problems import HttpProblem
 
 _log = logging.getLogger("tinyworkflow.http")
@@ -204,6 +203,8 @@ class Certificates:
         return self._lock[1]
 
     async def _fetch(self) -> None:
+        import httpx  # with what it brings a tenth of a second: only where such a token comes
+
         self._tried_at = time.monotonic()
         try:
             async with httpx.AsyncClient(timeout=_FETCH_SECONDS) as caller:

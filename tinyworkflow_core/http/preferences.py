@@ -10,9 +10,7 @@ from starlette.responses import Response
 
 from .answers import Json
 from .bodies import header_of
-
-MAX_WAIT_SECONDS = 60
-"""The longest that `Prefer: wait=N` holds a request."""
+from .wire import MAX_WAIT_SECONDS
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*(\d{1,6})(?:$|[,;\s])", re.IGNORECASE)
 

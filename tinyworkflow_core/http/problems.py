@@ -1,4 +1,4 @@
-"""Problems: every error as application/problem+json (RFC 9457). The one place that knows which error has which status.
+"""Problems: every error as application/problem+json (RFC 9457). Which error has which status is in `wire.py`.
 
 What is not in the table is a 500 that says nothing about the inside; the log has the rest.
 """
@@ -16,60 +16,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..errors import (
-    ApprovalClosedError,
-    ApprovalConflictError,
-    ApprovalForbiddenError,
-    ApprovalNotFoundError,
-    IdempotencyConflictError,
-    InvalidInputError,
-    LinkExpiredError,
-    LinkInvalidError,
-    NonDeterminismError,
-    PayloadTooLargeError,
-    QueryError,
-    RunClosedError,
-    RunExistsError,
-    RunNotFoundError,
-    RunStateError,
-    ScheduleChangedError,
-    ScheduleDamagedError,
-    ScheduleNotFoundError,
-    SerializationError,
-    StoreUnavailableError,
-    UnknownWorkflowError,
-    UpdateRejectedError,
-)
 from ..tracebacks import told, without_words
 from .answers import ProblemJson
+from .wire import STATUS
 
 _log = logging.getLogger("tinyworkflow.http")
-
-_STATUS: dict[type[Exception], tuple[int, str]] = {
-    ApprovalForbiddenError: (403, "approver-not-allowed"),
-    LinkInvalidError: (403, "invalid-link"),
-    UnknownWorkflowError: (404, "unknown-workflow"),
-    RunNotFoundError: (404, "run-not-found"),
-    ApprovalNotFoundError: (404, "approval-not-found"),
-    ScheduleNotFoundError: (404, "schedule-not-found"),
-    RunExistsError: (409, "run-exists"),
-    RunStateError: (409, "run-state"),
-    NonDeterminismError: (409, "code-does-not-fit"),
-    ScheduleDamagedError: (409, "schedule-damaged"),
-    ApprovalConflictError: (409, "approval-conflict"),
-    RunClosedError: (410, "run-closed"),
-    ApprovalClosedError: (410, "approval-closed"),
-    LinkExpiredError: (410, "link-expired"),
-    ScheduleChangedError: (412, "schedule-changed"),
-    PayloadTooLargeError: (413, "payload-too-large"),
-    InvalidInputError: (422, "invalid-input"),
-    SerializationError: (422, "not-storable"),
-    IdempotencyConflictError: (422, "idempotency-conflict"),
-    UpdateRejectedError: (422, "update-rejected"),
-    QueryError: (422, "query-failed"),
-    StoreUnavailableError: (503, "store-unavailable"),
-}
-"""Status and name of each error; the nearest class in an error's ancestry counts."""
 
 RETRY_SECONDS = 1
 """What a caller is told to wait before it asks again."""
@@ -82,12 +33,7 @@ def status_of(error: Exception) -> int:
 
 def is_known(error: Exception) -> bool:
     """Whether this front has an answer of its own for the error, other than a 500."""
-    return isinstance(error, HttpProblem | HTTPException) or any(cls in _STATUS for cls in type(error).__mro__)
-
-
-def error_named(kind: str) -> type[Exception] | None:
-    """The library's error that this front tells by that name. None: it has none of that name, or no name for it."""
-    return next((cls for cls, (_, name) in _STATUS.items() if name == kind), None)
+    return isinstance(error, HttpProblem | HTTPException) or any(cls in STATUS for cls in type(error).__mro__)
 
 
 class HttpProblem(Exception):
@@ -143,8 +89,8 @@ def _problem(error: Exception) -> HttpProblem:
         detail = known.get(error.status_code, error.detail)
         return HttpProblem(error.status_code, detail, headers=error.headers)
     for cls in type(error).__mro__:
-        if cls in _STATUS:
-            status, kind = _STATUS[cls]
+        if cls in STATUS:
+            status, kind = STATUS[cls]
             return HttpProblem(
                 status,
                 str(error),

@@ -10,8 +10,9 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
+
+from ..records import dataclass
 
 MAX_BUCKETS = 10_000
 

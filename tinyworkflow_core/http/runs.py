@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, field_validator
-from pydantic.errors import PydanticUserError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..app import App
 from ..clock import seconds
 from ..errors import InvalidInputError, RunNotFoundError, SerializationError, StoreUnavailableError, WorkflowFailedError
-from ..registry import WorkflowDefinition
 from ..store import Run, RunQuery, Status
 from .answers import Json
 from .bodies import Fields, Moment, header_of, query_fields, read_fields
 from .callers import caller_of, looks_at_caller
+from .definition_views import workflow_views
 from .operations import Operation, Scope
 from .preferences import preferred_wait, unless_seen
 from .problems import RETRY_SECONDS
@@ -29,8 +27,6 @@ from .views import (
     RunView,
     Started,
     WorkflowList,
-    WorkflowVersion,
-    WorkflowView,
     links_of,
     run_path,
     run_summary,
@@ -267,18 +263,3 @@ class RunRoutes:
             "next_after": end if len(state.history) > end else None,
         }
         return unless_seen(request, Json(content))
-
-
-def workflow_views(definitions: Iterable[WorkflowDefinition[Any]]) -> list[WorkflowView]:
-    """What can be started, by name."""
-    found: dict[str, list[WorkflowVersion]] = {}
-    for one in definitions:
-        found.setdefault(one.name, []).append({"version": one.version, "input_schema": _schema(one)})
-    return [{"name": name, "versions": found[name]} for name in sorted(found)]
-
-
-def _schema(definition: WorkflowDefinition[Any]) -> dict[str, Any] | None:
-    try:
-        return definition.input_schema()
-    except PydanticUserError:  # an input type that no JSON schema can describe
-        return None

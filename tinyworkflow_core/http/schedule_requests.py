@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
-from ..backfilling import DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+from ..backfilling import MAX_CONCURRENCY
 from ..declaring import MOST_FAILURES
+from ..schedule_store import DEFAULT_CONCURRENCY
 from .bodies import Fields, Moment
 from .runs import Attributes, QueryFields, Text
 

@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from starlette.requests import Request
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from ..schedule_store import Backfill, Schedule
 from .shown import Shown
-from .views import Accepted, Links, run_path
+from .views import Accepted, Links, Mounted, run_path
 
 
 class CronTiming(TypedDict):
@@ -105,12 +104,12 @@ class BackfillAnswer(TypedDict):
     links: Links
 
 
-def schedule_path(request: Request, schedule_id: str) -> str:
+def schedule_path(request: Mounted, schedule_id: str) -> str:
     """The path of a schedule, below whatever this app is mounted at."""
     return f"{request.scope.get('root_path', '')}/v1/schedules/{quote(schedule_id, safe=':+=~')}"
 
 
-def schedule_view(request: Request, schedule: Schedule, codec: Shown) -> ScheduleView:
+def schedule_view(request: Mounted, schedule: Schedule, codec: Shown) -> ScheduleView:
     """A schedule as it stands; its note as it is given."""
     path = schedule_path(request, schedule.id)
     links = {"self": path, **{verb: f"{path}/{verb}" for verb in ("pause", "resume", "trigger", "backfill")}}

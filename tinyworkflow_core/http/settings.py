@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..approval_links import LinkSettings
+from ..records import dataclass
 from .access import AccessDocument, document_from_env
 from .platform_identity import PlatformSettings
 from .security_headers import origins_from_env

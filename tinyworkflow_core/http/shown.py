@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
-
-from ..app import App
 from ..engine.history import Event
 from ..redaction import EVERYTHING, NOTHING, REDACTED, Redaction
 from ..serialization import Codec, Failure
 from ..timeline import event_view
-from .callers import caller_of
-from .operations import Scope
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from ..app import App
 
 
 class Shown(Codec):
@@ -72,6 +72,9 @@ class Showing:
     """What one request's caller sees. Without a request: somebody who has a link, and is not known."""
 
     def __init__(self, request: Request | None, app: App) -> None:
+        from .callers import caller_of  # with the server's framework: `Shown` alone is shown on terminals, too
+        from .operations import Scope
+
         self._app = app
         self._reveals = request is not None and caller_of(request).may(Scope.REVEAL)
         self._made: dict[str, Shown] = {}

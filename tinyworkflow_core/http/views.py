@@ -3,12 +3,11 @@ that they were made from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired, Protocol
 from urllib.parse import quote
 
-from starlette.requests import Request
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from ..store import CastVote, OpenApproval, Run
@@ -46,7 +45,7 @@ class ApprovalLinks(TypedDict):
 
 
 class VoteView(TypedDict):
-    """What one person has said to a question that takes several. `way`: link, api, or null (from code)."""
+    """What one person has said to a question that takes several. `way`: link, api, ui, or null (from code)."""
 
     by: str | None
     approved: bool
@@ -177,18 +176,27 @@ class Value(TypedDict):
     value: Any
 
 
-def links_of(request: Request, run_id: str) -> Links:
+class Mounted(Protocol):
+    """What links are made from: a request, or whatever else says where the front is mounted."""
+
+    @property
+    def scope(self) -> Mapping[str, Any]:
+        """As ASGI has it; `root_path` is looked at."""
+        ...
+
+
+def links_of(request: Mounted, run_id: str) -> Links:
     """Where a run can be seen and reached."""
     run = run_path(request, run_id)
     return {"self": run, "events": f"{run}/events", "signals": f"{run}/signals/{{name}}", "cancel": f"{run}/cancel"}
 
 
-def run_path(request: Request, run_id: str) -> str:
+def run_path(request: Mounted, run_id: str) -> str:
     """The path of a run, below whatever this app is mounted at."""
     return f"{request.scope.get('root_path', '')}/v1/runs/{quote(run_id, safe=':@+=~')}"
 
 
-def run_summary(request: Request, run: Run, codec: Shown) -> RunSummary:
+def run_summary(request: Mounted, run: Run, codec: Shown) -> RunSummary:
     """A run as a list shows it: all but its input and output."""
     view: RunSummary = {
         "run_id": run.run_id,
@@ -214,12 +222,12 @@ def run_summary(request: Request, run: Run, codec: Shown) -> RunSummary:
     return view
 
 
-def run_view(request: Request, run: Run, codec: Shown) -> RunView:
+def run_view(request: Mounted, run: Run, codec: Shown) -> RunView:
     """A run with its input and output."""
     return {**run_summary(request, run, codec), "input": codec.plain(run.input), "output": _plain(run.output, codec)}
 
 
-def approval_view(request: Request, run: Run, approval: OpenApproval, codec: Shown) -> ApprovalView:
+def approval_view(request: Mounted, run: Run, approval: OpenApproval, codec: Shown) -> ApprovalView:
     """An open approval, and where to decide it."""
     path = run_path(request, run.run_id)
     return {

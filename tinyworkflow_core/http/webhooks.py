@@ -12,10 +12,11 @@ import itertools
 import sys
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, overload
 
 from ..errors import DefinitionError, DuplicateDefinitionError
+from ..records import dataclass
 from ..registry import WorkflowDefinition
 
 _declared: weakref.WeakValueDictionary[int, Webhook] = weakref.WeakValueDictionary()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from types import FunctionType
 
+from ..records import dataclass
 from .names import UNKNOWN, Comprehension, Known, Names, declares, is_activity, is_workflow
 from .rules import A_GLOBAL, A_SET, AN_ACTIVITY, BY_ATTRIBUTE, Rule, rule_for
 from .source import Source, further_down, of_function, plain_function

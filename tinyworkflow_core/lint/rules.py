@@ -6,7 +6,7 @@ the methods of their instances. Exception classes and constants are never meant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ..records import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)

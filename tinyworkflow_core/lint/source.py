@@ -13,9 +13,11 @@ import linecache
 import re
 import tokenize
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import CellType, FunctionType, MethodType
 from typing import Any
+
+from ..records import dataclass
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 

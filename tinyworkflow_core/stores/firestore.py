@@ -5,7 +5,8 @@
 - The record changes under a precondition on its update_time. It carries the token of the lease, so a write whose reply
   was lost, and which then fails its own precondition, is told apart from somebody else's.
 - The opening events stand in the record, and so do the closing ones, so that creating, taking and closing a run is one
-  document write each. Every commit in between creates one history document and reads nothing.
+  document write each. Every commit in between creates one history document and reads nothing. It holds a copy of the
+  commits before it as well, so that a long history is read in few documents (`firestore_blocks`).
 - Going on as the next generation is one document write too: the record takes the new opening events. The documents of
   the generation before are removed afterwards (`firestore_generations`).
 - Closing writes no history document, so nothing would stop a holder that has lost the run without knowing it. That is
@@ -15,7 +16,8 @@
 A message that arrives while its run closes may stay behind in the inbox. Nobody sees it: `due` removes it when it
 meets it, and so does opening the run again (`firestore_reopening`).
 
-The holder's verbs: `firestore_leases`. Documents and indexes: `firestore_documents`. Errors: `firestore_connection`.
+The holder's verbs: `firestore_leases`. Loading: `firestore_loading`. Documents and indexes: `firestore_documents`.
+Errors: `firestore_connection`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from ..clock import fresh_id
 from ..engine.history import Event
@@ -42,31 +44,31 @@ from ..store import (
     RunQuery,
     RunState,
     Status,
+    after_prefix,
     nobody_is_gone,
 )
 from .firestore_collections import Collections, is_open
 from .firestore_connection import Conflict, Connection, Create, Delete, google
 from .firestore_documents import (
+    LAST_CHARACTER,
     MAX_EVENT_BYTES,
     attribute_key,
     cursor_after,
     cursor_of,
     document_id,
-    events_of,
+    document_prefix,
     message_fields,
     message_of,
     moment_of,
     run_of,
 )
 from .firestore_leases import Leases
+from .firestore_loading import load
 from .firestore_reopening import reopen
 from .firestore_schedules import FirestoreSchedules
 
 PAGE = 150
 """Documents that `purge` and `due` take at a time."""
-
-LOADS = 3
-"""How often `load` begins anew when it has met a run in the middle of a change."""
 
 RunIds = list[str]  # inside the class, `list` is a verb
 
@@ -102,26 +104,8 @@ class FirestoreStore:
         [found] = await self._connection.get([self._at.record(run_id)])
         return (await self._at.runs_of([found]))[0] if found.exists else None
 
-    async def load(self, run_id: str) -> RunState | None:
-        record = self._at.record(run_id)
-        for _ in range(LOADS):
-            [found] = await self._connection.get([record])
-            if not found.exists:
-                return None
-            [run], data = await self._at.runs_of([found]), found.to_dict()
-            documents, inbox = await asyncio.gather(
-                self._connection.query(self._at.generation(record, run.generation).order_by("position")),
-                _nothing() if run.status.closed else self._at.inbox(record),
-            )
-            texts = {one.get("sequence"): one.get("events") for one in documents}
-            if data["opening"] is not None:
-                texts[0] = data["opening"]
-            if run.status.closed and data.get("closing") is not None:
-                texts[run.sequence] = data["closing"]  # also over a write that was under way so long that it came after
-            if len(texts) > run.sequence and texts.keys() == set(range(len(texts))):
-                break  # else the run has gone on as its next generation since the record was read
-        history = [event for number in sorted(texts) for event in events_of(texts[number])]
-        return RunState(run=run, history=history, sequence=max(texts, default=0), inbox=inbox)
+    async def load(self, run_id: str, *, inbox: bool = True) -> RunState | None:
+        return await load(self._at, run_id, self._leases.has_read, inbox=inbox)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
         record = self._at.record(run_id)
@@ -242,6 +226,24 @@ class FirestoreStore:
         [[counted]] = await self._connection.query(self._wanted(query).limit(most).count())
         return int(counted.value)
 
+    async def find(self, prefix: str, *, by: Literal["run_id", "workflow_id"], limit: int) -> Sequence[Run]:
+        runs, end = self._at.runs(), after_prefix(prefix)
+        if by == "run_id":  # the ids of the documents
+            if document_id(prefix) != document_prefix(prefix):
+                return []  # it is no id of a document, and few are that begin like it
+            path: str = "__name__"
+            first, last = (runs.document(document_prefix(one)) for one in (prefix, prefix + LAST_CHARACTER))
+            wanted = runs.order_by(path)
+        else:
+            path, first, last = by, prefix, end
+            wanted = runs.order_by(path).order_by("created_at", direction="DESCENDING")
+            wanted = wanted.order_by("__name__", direction="DESCENDING")
+        for operator, value in ((">=", first), ("<", last)):
+            if value is not None:
+                wanted = wanted.where(filter=google().firestore.FieldFilter(path, operator, value))
+        found = await self._at.runs_of(await self._connection.query(wanted.limit(limit)))
+        return [run for run in found if getattr(run, by).startswith(prefix)]
+
     def _wanted(self, query: RunQuery) -> Any:
         runs = self._at.runs()
         wanted = runs
@@ -255,10 +257,6 @@ class FirestoreStore:
 
     async def close(self) -> None:
         await self._connection.close()
-
-
-async def _nothing() -> Sequence[Message]:
-    return []
 
 
 def _is_driven_by(kind: str, found: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..engine.history import Event
 from ..store import Message, Run, Status
+from .firestore_blocks import Block, alone
 from .firestore_connection import Connection, Create, google
 from .firestore_documents import (
     MAX_DOCUMENT_BYTES,
@@ -60,9 +61,9 @@ class Collections:
         """Output and error that did not fit into the record."""
         return self.results(record).document("result")
 
-    def event_document(self, record: Any, generation: int, sequence: int, events: str, key: str) -> Create:
+    def event_document(self, record: Any, generation: int, block: Block, key: str) -> Create:
         """The write of one history document."""
-        return Create(self.document(record, generation, sequence), history_fields(generation, sequence, events, key))
+        return Create(self.document(record, generation, block.last), history_fields(generation, block, key))
 
     def new_run(self, run: Run, events: Sequence[Event], key: str) -> list[Create]:
         """The writes that make a run, its record first. `key` says who made it."""
@@ -71,7 +72,7 @@ class Collections:
         if size_of(data) <= MAX_DOCUMENT_BYTES:
             return [Create(record, data)]
         data["opening"] = None
-        return [Create(record, data), self.event_document(record, run.generation, 0, opening, key)]
+        return [Create(record, data), self.event_document(record, run.generation, alone(0, opening), key)]
 
     def generation(self, record: Any, generation: int) -> Any:
         """The history documents of one generation. By a field and not by name: names have no falling index."""
@@ -81,10 +82,13 @@ class Collections:
             self.history(record).where(filter=field("position", ">=", begin)).where(filter=field("position", "<", end))
         )
 
+    def newest(self, record: Any, generation: int) -> Any:
+        """The last history document of one generation."""
+        return self.generation(record, generation).order_by("position", direction="DESCENDING").limit(1)
+
     async def last_sequence(self, record: Any, data: dict[str, Any]) -> int:
         """The highest sequence number of the record's generation. One read."""
-        newest = self.generation(record, data["generation"]).order_by("position", direction="DESCENDING")
-        found = await self.connection.query(newest.select(["sequence"]).limit(1))
+        found = await self.connection.query(self.newest(record, data["generation"]).select(["sequence"]))
         return max([int(data["sequence"]), *(int(one.get("sequence")) for one in found)])
 
     async def inbox(self, record: Any) -> Sequence[Message]:

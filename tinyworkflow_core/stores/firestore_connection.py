@@ -16,12 +16,12 @@ import functools
 import importlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
 from ..clock import fresh_id
 from ..errors import ConfigurationError, PayloadTooLargeError, SerializationError, StoreError, StoreUnavailableError
+from ..records import dataclass
 from .firestore_documents import MAX_COMMIT_BYTES, MAX_DOCUMENT_BYTES, size_of
 
 RETRY_SECONDS = 4.0
@@ -190,8 +190,17 @@ async def pause(attempt: int) -> None:
     await asyncio.sleep(min(0.5, 0.01 * 2**attempt) * jitter)
 
 
+def size_of_batch(writes: Sequence[Write]) -> int:
+    """Bytes of a request, as `commit` counts them."""
+    return sum(_sizes(writes))
+
+
+def _sizes(writes: Sequence[Write]) -> list[int]:
+    return [0 if isinstance(write, Delete) else size_of(write.data) for write in writes]
+
+
 def _check_size(writes: Sequence[Write]) -> None:
-    sizes = [0 if isinstance(write, Delete) else size_of(write.data) for write in writes]
+    sizes = _sizes(writes)
     if max(sizes, default=0) > MAX_DOCUMENT_BYTES:
         raise PayloadTooLargeError(
             f"a document of {max(sizes)} bytes is over Firestore's limit of 1 MiB; "

@@ -1,7 +1,7 @@
 """The shape of what the Firestore store keeps: ids, fields, sizes, cursors. Pure: no client, no network.
 
     {prefix}_runs/{run}                                  the record; also the opening events, and the closing ones
-    {prefix}_runs/{run}/{prefix}_history/{position}      one commit each, in between
+    {prefix}_runs/{run}/{prefix}_history/{position}      one commit each, in between, and copies of earlier ones
     {prefix}_runs/{run}/{prefix}_inbox/{message}         one message each
     {prefix}_runs/{run}/{prefix}_result/result           output and error, when they do not fit into the record
 
@@ -17,8 +17,8 @@ Indexes that production needs (the emulator asks for none):
                                                                                  attributes.`=KEY`
     inbox    received_at, collection group scope         single-field override   due
     history  position                                    made by itself          load, take-over, next generation
-    Exempt from indexing: input, output, error, problem, custom_status, opening, closing, events, body, open_approvals,
-    attributes_json. An index on a rising moment carries about 500 writes a second.
+    Exempt from indexing: input, output, error, problem, custom_status, opening, closing, events, copied, body,
+    open_approvals, attributes_json. An index on a rising moment carries about 500 writes a second.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ..engine.history import Event, history_from_json, history_to_json
 from ..errors import PayloadTooLargeError
 from ..serialization import Failure
 from ..store import CastVote, Commit, Lease, Message, MessageKind, OpenApproval, Release, Run, Status
+from .firestore_blocks import Block
 
 MAX_EVENT_BYTES = 1_000_000
 """The events of one commit as JSON: a document holds 1 MiB, with room left for its other fields."""
@@ -57,6 +58,9 @@ _MOMENTS = ("created_at", "started_at", "closed_at", "wake_at", "lease_until")
 
 # --- ids ------------------------------------------------------------------------------------------------
 
+LAST_CHARACTER = "\U0010fffd"
+"""Comes after all others in the order of the ids: a document id may not hold every character that could end a range."""
+
 _FORBIDDEN = re.compile("[%/\x00-\x1f\x7f\ud800-\udfff]")
 
 
@@ -70,6 +74,12 @@ def document_id(text: str) -> str:
     if len(quoted.encode()) > 1000:  # the limit is 1,500
         return "%h" + hashlib.sha256(quoted.encode()).hexdigest()
     return quoted
+
+
+def document_prefix(text: str) -> str:
+    """What the document ids of texts begin with that begin with `text`, but for those that are kept as something else
+    altogether."""
+    return _FORBIDDEN.sub(_percent, text)
 
 
 def _percent(match: re.Match[str]) -> str:
@@ -214,9 +224,17 @@ def _approval(row: dict[str, Any]) -> OpenApproval:
 # --- history and inbox ----------------------------------------------------------------------------------
 
 
-def history_fields(generation: int, sequence: int, events: str, key: str) -> dict[str, Any]:
-    """One history document. `key` says which commit wrote it."""
-    return {"position": position(generation, sequence), "sequence": sequence, "events": events, "key": key}
+def history_fields(generation: int, block: Block, key: str) -> dict[str, Any]:
+    """One history document. `key` says which commit wrote it. Its own events have a field of their own: it is all that
+    older releases write, and all that they read."""
+    data = {"position": position(generation, block.last), "sequence": block.last, "events": block.own, "key": key}
+    return data if block.copied is None else data | {"first": block.first, "copied": block.copied}
+
+
+def block_of(data: Mapping[str, Any]) -> Block:
+    """The reverse of `history_fields`."""
+    sequence = data["sequence"]
+    return Block(first=data.get("first", sequence), last=sequence, copied=data.get("copied"), own=data["events"])
 
 
 def is_fence(data: Mapping[str, Any]) -> bool:

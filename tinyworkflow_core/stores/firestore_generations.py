@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import StoreError
 from ..store import Lease, Release
+from .firestore_blocks import alone
 from .firestore_collections import Collections
 from .firestore_connection import Conflict, Create, Delete, google
 from .firestore_documents import MAX_DOCUMENT_BYTES, events_text, is_fence, position, size_of
@@ -36,7 +37,7 @@ def begin_generation(
     if size + size_of(changes) <= MAX_DOCUMENT_BYTES:
         return None
     changes["opening"] = None
-    return at.event_document(at.record(lease.run_id), generation, 0, opening, key)
+    return at.event_document(at.record(lease.run_id), generation, alone(0, opening), key)
 
 
 async def remove_earlier(at: Collections, run_id: str, generation: int, *, before: Any) -> None:

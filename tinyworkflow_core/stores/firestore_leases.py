@@ -2,14 +2,14 @@
 
 Why it is safe stands in `firestore`; where the documents are, in `firestore_collections`.
 
-What the running process knows of a lease (the record's version, the last sequence number) is kept beside the Lease
-object. It only saves reads: a lease that this process has not taken is looked up.
+What the running process knows of a lease (the record's version, the end of the history) is kept beside the Lease
+object. It only saves reads: a lease that this process has not taken is looked up, and its next history document holds
+its own commit alone (`firestore_blocks`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,10 +17,13 @@ from weakref import WeakKeyDictionary
 from ..clock import fresh_id
 from ..engine.history import LeaseTaken
 from ..errors import LeaseLost, RunExistsError, StoreUnavailableError
+from ..records import dataclass
 from ..store import Commit, Lease, Status
+from .firestore_blocks import Block, Tail, alone
 from .firestore_collections import Collections, is_open
-from .firestore_connection import Conflict, Create, Delete, Replace, Update, Write, pause
+from .firestore_connection import Conflict, Create, Delete, Replace, Update, Write, pause, size_of_batch
 from .firestore_documents import (
+    MAX_COMMIT_BYTES,
     MAX_DOCUMENT_BYTES,
     commit_key,
     document_id,
@@ -42,8 +45,8 @@ class _Held:
 
     version: Any
     """The record's update_time."""
-    sequence: int
-    """The last history document."""
+    tail: Tail
+    """The last history document, and what the next one may copy."""
     size: int
     """Bytes of the record."""
     ended_by: str | None = None
@@ -90,7 +93,7 @@ class Leases:
             data = found.to_dict()
             lease = Lease(run_id=run_id, owner=owner, token=token, until=until, generation=data["generation"])
             if data["lease_token"] == token:  # an earlier try of ours, whose reply was lost
-                self._held[lease] = _Held(found.update_time, data["sequence"], size_of(data))
+                self._held[lease] = _Held(found.update_time, Tail(last=data["sequence"]), size_of(data))
                 return lease
             holder = data["lease_owner"] if data["lease_token"] is not None else None
             if holder is not None and moment_of(data["lease_until"]) > now and not gone(holder):
@@ -108,13 +111,14 @@ class Leases:
             if holder is not None:
                 taken = events_text([LeaseTaken(at=now, owner=owner, previous_owner=holder)])
                 changes["sequence"] = await self._at.last_sequence(record, data) + 1
-                writes.append(self._at.event_document(record, data["generation"], changes["sequence"], taken, token))
+                fence = alone(changes["sequence"], taken)
+                writes.append(self._at.event_document(record, data["generation"], fence, token))
             try:
                 versions = await self._connection.commit(writes)
             except Conflict:
                 await pause(attempt)
                 continue
-            self._held[lease] = _Held(versions[0], changes["sequence"], size_of(data | changes))
+            self._held[lease] = _Held(versions[0], Tail(last=changes["sequence"]), size_of(data | changes))
             return lease
         raise crowded(run_id)
 
@@ -154,36 +158,47 @@ class Leases:
         new_runs = self._new_runs(lease, commit, key)
         pending = _Pending(lease, commit, events, key, await self._outbox(lease, commit), new_runs)
         for attempt in range(TRIES):
-            if held is None or (commit.events and commit.sequence != held.sequence + 1):
+            if held is None or (commit.events and commit.sequence != held.tail.last + 1):
                 held, done_at = await self._look(pending)
                 if held is None:
                     return done_at
+            block, writes = self._batch(pending, held)
             try:
-                versions = await self._connection.commit(self._writes(pending, held))
+                versions = await self._connection.commit(writes)
             except Conflict:
                 await pause(attempt)
                 held = None
                 continue
             if _lets_go(commit):
-                held.ended_by = key
-            if commit.events:
-                held.sequence = commit.sequence
+                held.ended_by, held.tail = key, Tail(last=0)
+            elif commit.events:
+                held.tail = held.tail.followed_by(block)
             if commit.release is not None or not commit.events:
                 held.version = versions[0]
             return held.version
         raise crowded(lease.run_id)
 
-    def _writes(self, pending: _Pending, held: _Held) -> list[Write]:
+    def _batch(self, pending: _Pending, held: _Held) -> tuple[Block, list[Write]]:
+        """What the history document is to hold, and the batch. Copies never make a commit too large that would else
+        be none."""
+        block = held.tail.next(pending.commit.sequence, pending.events)
+        writes = self._writes(pending, held, block)
+        if block.copied is None or size_of_batch(writes) <= MAX_COMMIT_BYTES:
+            return block, writes
+        block = alone(pending.commit.sequence, pending.events)
+        return block, self._writes(pending, held, block)
+
+    def _writes(self, pending: _Pending, held: _Held, block: Block) -> list[Write]:
         """The batch. When it writes to the record, that comes first."""
         lease, commit, events, key = pending.lease, pending.commit, pending.events, pending.key
         record = self._at.record(lease.run_id)
         writes: list[Write] = []
         document = None
         if commit.events:
-            document = self._at.event_document(record, lease.generation, commit.sequence, events, key)
+            document = self._at.event_document(record, lease.generation, block, key)
         if commit.release is not None:
             changes = release_fields(commit.release, lets_go=_lets_go(commit))
-            changes |= {"sequence": commit.sequence if commit.events else held.sequence, "last_commit": key}
+            changes |= {"sequence": commit.sequence if commit.events else held.tail.last, "last_commit": key}
             writes.append(Update(record, changes, held.version))
             if commit.release.status.closed:
                 changes["closing"] = events if document else None
@@ -226,7 +241,7 @@ class Leases:
                 self._held.pop(lease, None)
             return None, found.update_time
         held = await self._still_held(lease, found)
-        if commit.events and (document.exists or commit.sequence <= held.sequence):
+        if commit.events and (document.exists or commit.sequence <= held.tail.last):
             raise LeaseLost(f"run {lease.run_id}: history document {commit.sequence} is there and not by this commit")
         for one in others:
             if one.exists and one.reference.path in outbox:
@@ -240,9 +255,16 @@ class Leases:
         data = found.to_dict() if found.exists else {}
         if data.get("lease_token") != lease.token:
             raise self._lost(lease)
-        sequence = await self._at.last_sequence(found.reference, data)
-        held = self._held[lease] = _Held(found.update_time, sequence, size_of(data))
+        last, known = await self._at.last_sequence(found.reference, data), self._held.get(lease)
+        tail = known.tail if known is not None and known.tail.last == last else Tail(last=last)
+        held = self._held[lease] = _Held(found.update_time, tail, size_of(data))
         return held
+
+    def has_read(self, run_id: str, token: str, tail: Tail) -> None:
+        """The history was read while the record showed this token: its holder's next documents may copy the end."""
+        for lease, held in self._held.items():
+            if (lease.run_id, lease.token) == (run_id, token) and held.ended_by is None and held.tail.last == tail.last:
+                held.tail = tail
 
     def forget(self, run_id: str) -> None:
         """A purge takes the fence away with the history: leases of this process are over by being known to be."""
@@ -253,7 +275,7 @@ class Leases:
         """Keep in mind that this lease writes no more. The commit that let go stays known: it may come again."""
         held = self._held.get(lease)
         if held is None or held.ended_by is None:
-            self._held[lease] = _Held(None, 0, 0, ended_by=key)
+            self._held[lease] = _Held(None, Tail(last=0), 0, ended_by=key)
 
     def _lost(self, lease: Lease) -> LeaseLost:
         self._end(lease, "")

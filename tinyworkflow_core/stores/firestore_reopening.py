@@ -14,6 +14,7 @@ from typing import Any
 
 from ..engine.history import Event
 from ..store import Status
+from .firestore_blocks import alone
 from .firestore_collections import Collections, is_open
 from .firestore_connection import Conflict, Delete, Replace, Update, Write, pause
 from .firestore_documents import events_text, history_fields
@@ -34,7 +35,7 @@ async def reopen(
         if not found.exists:
             return False
         data = found.to_dict()
-        document = at.event_document(record, data["generation"], sequence, text, key)
+        document = at.event_document(record, data["generation"], alone(sequence, text), key)
         [there] = await at.connection.get([document.reference], ["key"])
         if there.exists and there.get("key") == key:
             return True
@@ -66,7 +67,7 @@ def _closing_document(at: Collections, record: Any, data: dict[str, Any]) -> Rep
     """The closing events as a history document of the commit that wrote them. Where a write that was under way for so
     long that it came after the end has taken the place, it counts no more than it did."""
     generation, sequence = data["generation"], data["sequence"]
-    fields = history_fields(generation, sequence, data["closing"], data["last_commit"])
+    fields = history_fields(generation, alone(sequence, data["closing"]), data["last_commit"])
     return Replace(at.document(record, generation, sequence), fields)
 
 

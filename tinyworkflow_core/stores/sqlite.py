@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Literal
 
 from ..clock import fresh_id
 from ..engine.history import Event, LeaseTaken, history_from_json
@@ -47,6 +48,7 @@ from .sqlite_rows import (
     COLUMNS,
     count_statement,
     cursor_after,
+    find_statement,
     letter_of,
     list_statement,
     message_of,
@@ -54,12 +56,14 @@ from .sqlite_rows import (
     run_of,
 )
 from .sqlite_schedules import SqliteSchedules
+from .sqlite_transactions import Changes
 from .sqlite_wakeups import Wakeups
-from .sqlite_writer import ConnectionThread
+from .sqlite_writer import ConnectionThread, LoopConnection
 
 RunIds = list[str]  # inside the class, `list` is a verb
 
 SELECT_RUN = f"SELECT {COLUMNS} FROM runs"
+SELECT_HISTORY = "SELECT sequence, events FROM history WHERE run_id = ? AND generation = ? ORDER BY sequence"
 SELECT_DUE = "SELECT run_id FROM runs WHERE due_at <= ? ORDER BY due_at, run_id LIMIT ?"
 SELECT_HOLDERS = "SELECT DISTINCT lease_owner FROM runs WHERE lease_owner IS NOT NULL"
 SELECT_HELD = "SELECT run_id FROM runs WHERE lease_owner = ? AND due_at > ? ORDER BY due_at LIMIT ?"
@@ -68,6 +72,13 @@ TAKE = (
     "lease_owner = ?, lease_until = ?, lease_token = ? WHERE run_id = ?"
 )
 RENEW = "UPDATE runs SET lease_until = ?, wake_at = ?, due_at = ? WHERE run_id = ? AND lease_token = ?"
+
+_MOST_READ_AT_ONCE = 100_000
+"""Characters of history that are read in the event loop's own thread: a few milliseconds."""
+
+
+class _LongHistory:
+    """Not to be read in the event loop's thread."""
 
 
 class SqliteStore:
@@ -82,8 +93,11 @@ class SqliteStore:
         in_memory = path == ":memory:"
         self.path = path if in_memory else os.path.abspath(path)
         self._wakeups = Wakeups(shared=not in_memory)
-        self._writer = ConnectionThread(self.path, begin="BEGIN IMMEDIATE", announce=self._wakeups.announce)
-        self._reader = self._writer if in_memory else ConnectionThread(self.path, begin="BEGIN")
+        announce = self._wakeups.announce
+        thread = ConnectionThread(self.path, begin="BEGIN IMMEDIATE", announce=announce)
+        self._thread = thread
+        self._writer = thread if in_memory else LoopConnection(self.path, thread, announce=announce)
+        self._reader = thread if in_memory else ConnectionThread(self.path, begin="BEGIN")
         self.schedules = SqliteSchedules(self._writer, self._reader)
 
     # --- one run -----------------------------------------------------------------------------
@@ -91,59 +105,69 @@ class SqliteStore:
     async def create(self, run: Run, events: Sequence[Event]) -> bool:
         new = new_run_of(run, events)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+        def write(db: sqlite3.Connection, changed: Changes) -> bool:
             if not insert_run(db, new):
                 there = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run.run_id,)).fetchone()
                 return bool(there == new[0][:-1])
-            changed.append(run.run_id)
+            changed[run.run_id] = False
             return True
 
         return await self._writer.run(write)
 
     async def get(self, run_id: str) -> Run | None:
-        def read(db: sqlite3.Connection, changed: list[str]) -> Run | None:
+        def read(db: sqlite3.Connection, changed: Changes) -> Run | None:
             row = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
             return None if row is None else run_of(row)
 
-        return await self._reader.run(read)
+        return await self._writer.look(read)
 
-    async def load(self, run_id: str) -> RunState | None:
-        def read(db: sqlite3.Connection, changed: list[str]) -> RunState | None:
+    async def load(self, run_id: str, *, inbox: bool = True) -> RunState | None:
+        def read(db: sqlite3.Connection, most: int | None) -> RunState | _LongHistory | None:
             row = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
             if row is None:
                 return None
             run = run_of(row)
-            documents = db.execute(
-                "SELECT sequence, events FROM history WHERE run_id = ? AND generation = ? ORDER BY sequence",
-                (run_id, run.generation),
-            ).fetchall()
-            history = [event for _, document in documents for event in history_from_json(json.loads(document))]
-            return RunState(run=run, history=history, sequence=documents[-1][0], inbox=inbox_of(db, run_id))
+            documents, length = [], 0
+            for document in db.execute(SELECT_HISTORY, (run_id, run.generation)):
+                documents.append(document)
+                length += len(document[1])
+                if most is not None and length > most:
+                    return _LongHistory()
+            # Parsed in one go: thousands of small documents would take twice as long one by one.
+            commits = json.loads(f"[{','.join(document for _, document in documents)}]")
+            history = history_from_json(event for commit in commits for event in commit)
+            messages = inbox_of(db, run_id) if inbox else []
+            return RunState(run=run, history=history, sequence=documents[-1][0], inbox=messages)
 
-        return await self._reader.run(read)
+        most = None if self._reader is self._thread else _MOST_READ_AT_ONCE  # in memory there is but one thread
+        state = await self._writer.look(lambda db, changed: read(db, most))
+        if isinstance(state, _LongHistory):  # reading it here would hold up the event loop
+            state = await self._reader.run(lambda db, changed: read(db, None))
+            assert not isinstance(state, _LongHistory)
+        return state
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
-        return await self._reader.run(lambda db, changed: inbox_of(db, run_id))
+        return await self._writer.look(lambda db, changed: inbox_of(db, run_id))
 
     async def reopen(
         self, run_id: str, *, sequence: int, events: Sequence[Event], retry_count: int, now: datetime
     ) -> bool:
         document, moment = document_of(events), microseconds(now)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+        def write(db: sqlite3.Connection, changed: Changes) -> bool:
             opened = reopen(db, run_id, sequence=sequence, document=document, retry_count=retry_count, moment=moment)
             if opened:
-                changed.append(run_id)
+                changed[run_id] = False
             return opened
 
         return await self._writer.run(write)
 
     async def purge(self, run_id: str) -> None:
-        def write(db: sqlite3.Connection, changed: list[str]) -> None:
+        def write(db: sqlite3.Connection, changed: Changes) -> None:
             for table in ("runs", "history", "inbox"):
                 db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
 
-        await self._writer.run(write)
+        await self._thread.run(write)  # a long history takes its time
 
     # --- holding a run -----------------------------------------------------------------------
 
@@ -158,7 +182,7 @@ class SqliteStore:
     ) -> Lease | None:
         token, moment, until = fresh_id(32), microseconds(now), microseconds(now + ttl)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> Lease | None:
+        def write(db: sqlite3.Connection, changed: Changes) -> Lease | None:
             row = db.execute(
                 "SELECT status, lease_owner, lease_until, generation, sequence FROM runs WHERE run_id = ?", (run_id,)
             ).fetchone()
@@ -179,7 +203,7 @@ class SqliteStore:
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         until = microseconds(now + ttl)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+        def write(db: sqlite3.Connection, changed: Changes) -> bool:
             if db.execute(RENEW, (until, until, until, lease.run_id, lease.token)).rowcount == 0:
                 raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
             return db.execute("SELECT 1 FROM inbox WHERE run_id = ? LIMIT 1", (lease.run_id,)).fetchone() is not None
@@ -195,10 +219,10 @@ class SqliteStore:
     async def deliver(self, run_id: str, message: Message) -> Delivery:
         letter = letter_of(run_id, message)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> Delivery:
+        def write(db: sqlite3.Connection, changed: Changes) -> Delivery:
             outcome = put(db, letter)
             if outcome is DeliveryOutcome.ACCEPTED:
-                changed.append(run_id)
+                changed[run_id] = False
             if outcome is not DeliveryOutcome.DUPLICATE:
                 return Delivery(outcome=outcome)
             there = db.execute(f"{SELECT_MESSAGES} AND message_id = ?", (run_id, message.id)).fetchone()
@@ -209,7 +233,7 @@ class SqliteStore:
     async def due(self, *, now: datetime, limit: int, gone: Callable[[str], bool] = nobody_is_gone) -> RunIds:
         moment = microseconds(now)
 
-        def read(db: sqlite3.Connection, changed: list[str]) -> RunIds:
+        def read(db: sqlite3.Connection, changed: Changes) -> RunIds:
             found = db.execute(SELECT_DUE, (moment, limit)).fetchall()
             if gone is not nobody_is_gone:
                 for (holder,) in db.execute(SELECT_HOLDERS).fetchall():
@@ -222,7 +246,7 @@ class SqliteStore:
     async def list(self, query: RunQuery) -> Page[Run]:
         sql, values = list_statement(query)
 
-        def read(db: sqlite3.Connection, changed: RunIds) -> Page[Run]:
+        def read(db: sqlite3.Connection, changed: Changes) -> Page[Run]:
             rows = db.execute(sql, values).fetchall()
             runs = [run_of(row) for row in rows[: query.limit]]
             more = bool(runs) and len(rows) > query.limit
@@ -233,17 +257,21 @@ class SqliteStore:
     async def count(self, query: RunQuery, *, most: int) -> int:
         sql, values = count_statement(query, most)
 
-        def read(db: sqlite3.Connection, changed: RunIds) -> int:
+        def read(db: sqlite3.Connection, changed: Changes) -> int:
             found: int = db.execute(sql, values).fetchone()[0]
             return found
 
         return await self._reader.run(read)
 
+    async def find(self, prefix: str, *, by: Literal["run_id", "workflow_id"], limit: int) -> Sequence[Run]:
+        sql, values = find_statement(prefix, by, limit)
+        return await self._reader.run(lambda db, changed: [run_of(row) for row in db.execute(sql, values)])
+
     # --- the process -------------------------------------------------------------------------
 
-    def subscribe(self, callback: Callable[[str], None]) -> Callable[[], None]:
+    def subscribe(self, callback: Callable[[str, bool], None], *, run_id: str | None = None) -> Callable[[], None]:
         """See `Notifies`. Other processes' changes arrive as datagrams on 127.0.0.1; in memory there are none."""
-        return self._wakeups.subscribe(callback, self._writer.post)
+        return self._wakeups.subscribe(callback, self._writer.post, run_id=run_id)
 
     async def close(self) -> None:
         self._wakeups.close(self._writer.post)

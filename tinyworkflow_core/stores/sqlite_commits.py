@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ..engine.history import Event, history_to_json
 from ..errors import LeaseLost, PayloadTooLargeError, RunExistsError
+from ..records import dataclass
 from ..store import Commit, DeliveryOutcome, Lease, Release, Run
 from .sqlite_inbox import due_at_of, put
 from .sqlite_rows import COLUMNS, Row, letter_of, microseconds, notes_of, row_of, to_json
+from .sqlite_transactions import Changes
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
 
@@ -126,7 +127,7 @@ def _prepared_release(release: Release) -> PreparedRelease:
     return PreparedRelease(release=release, approvals=approvals, notes=notes, next_opening=next_opening)
 
 
-def carry_out(db: sqlite3.Connection, commit: PreparedCommit, changed: list[str]) -> None:
+def carry_out(db: sqlite3.Connection, commit: PreparedCommit, changed: Changes) -> None:
     """All of the commit. Raises LeaseLost and RunExistsError; then none of it may stay."""
     lease, release = commit.lease, commit.release
     if _is_there(db, commit):
@@ -135,15 +136,15 @@ def carry_out(db: sqlite3.Connection, commit: PreparedCommit, changed: list[str]
         db.executemany("DELETE FROM inbox WHERE run_id = ? AND message_id = ?", commit.consumed)
     # Only an end: whoever wakes for a run that merely waits would take it, let it go, and be woken by that.
     if release is not None and _change(db, lease, release, commit.key) and release.release.status.closed:
-        changed.append(lease.run_id)
+        changed[lease.run_id] = True
     for new in commit.new_runs:
         run_id = new[0][0]
         if not insert_run(db, new):
             raise RunExistsError(f"run {run_id} exists already", run_id=run_id)
-        changed.append(run_id)
+        changed[run_id] = False
     for letter in commit.outbox:
         if put(db, letter) is DeliveryOutcome.ACCEPTED:
-            changed.append(letter[0])
+            changed[letter[0]] = False
 
 
 def _is_there(db: sqlite3.Connection, commit: PreparedCommit) -> bool:

@@ -10,11 +10,11 @@ import base64
 import json
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 from ..clock import EPOCH
 from ..serialization import Failure
-from ..store import CastVote, Message, MessageKind, OpenApproval, Release, Run, RunQuery, Status
+from ..store import CastVote, Message, MessageKind, OpenApproval, Release, Run, RunQuery, Status, after_prefix
 
 Row = tuple[Any, ...]
 
@@ -216,6 +216,14 @@ def count_statement(query: RunQuery, most: int) -> tuple[str, Row]:
     """The SELECT that counts up to `most`, and its values."""
     where, values = _where(query)
     return f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE {where} LIMIT ?)", (*values, most)
+
+
+def find_statement(prefix: str, by: Literal["run_id", "workflow_id"], limit: int) -> tuple[str, Row]:
+    """The SELECT of the runs whose id of that kind begins like this, and its values."""
+    end = after_prefix(prefix)
+    order = "run_id" if by == "run_id" else "workflow_id, created_at DESC, run_id DESC"
+    below, values = ("", (prefix, limit)) if end is None else (f" AND {by} < ?", (prefix, end, limit))
+    return f"SELECT {COLUMNS} FROM runs WHERE {by} >= ?{below} ORDER BY {order} LIMIT ?", values
 
 
 def _where(query: RunQuery) -> tuple[str, Row]:

@@ -14,7 +14,8 @@ from datetime import datetime
 from ..errors import ScheduleDamagedError
 from ..schedule_store import DamagedSchedule, Schedule
 from .sqlite_rows import microseconds, to_json
-from .sqlite_writer import ConnectionThread
+from .sqlite_transactions import Changes
+from .sqlite_writer import ConnectionThread, LoopConnection
 
 TABLE = (
     """CREATE TABLE IF NOT EXISTS schedules (
@@ -35,7 +36,7 @@ Schedules = Sequence[Schedule | DamagedSchedule]  # inside the class, `list` is 
 class SqliteSchedules:
     """See `ScheduleStore`. It owns neither of its threads."""
 
-    def __init__(self, writer: ConnectionThread, reader: ConnectionThread) -> None:
+    def __init__(self, writer: ConnectionThread | LoopConnection, reader: ConnectionThread) -> None:
         self._writer = writer
         self._reader = reader
         self._has_table = False
@@ -44,7 +45,7 @@ class SqliteSchedules:
         await self._have_table()
         record, due_at = to_json(schedule.to_dict()), microseconds(schedule.wake_at)
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+        def write(db: sqlite3.Connection, changed: Changes) -> bool:
             if expected is None:
                 done = db.execute(INSERT, (schedule.id, due_at, schedule.etag, record))
             else:
@@ -59,7 +60,7 @@ class SqliteSchedules:
     async def get(self, schedule_id: str) -> Schedule | None:
         await self._have_table()
 
-        def read(db: sqlite3.Connection, changed: list[str]) -> Schedule | None:
+        def read(db: sqlite3.Connection, changed: Changes) -> Schedule | None:
             row = db.execute("SELECT id, record FROM schedules WHERE id = ?", (schedule_id,)).fetchone()
             found = None if row is None else _schedule_of(*row)
             if isinstance(found, DamagedSchedule):
@@ -71,7 +72,7 @@ class SqliteSchedules:
     async def delete(self, schedule_id: str) -> bool:
         await self._have_table()
 
-        def write(db: sqlite3.Connection, changed: list[str]) -> bool:
+        def write(db: sqlite3.Connection, changed: Changes) -> bool:
             return db.execute("DELETE FROM schedules WHERE id = ?", (schedule_id,)).rowcount == 1
 
         return await self._writer.run(write)
@@ -85,7 +86,7 @@ class SqliteSchedules:
     async def _select(self, sql: str, values: tuple[object, ...]) -> Schedules:
         await self._have_table()
 
-        def read(db: sqlite3.Connection, changed: list[str]) -> Schedules:
+        def read(db: sqlite3.Connection, changed: Changes) -> Schedules:
             return [_schedule_of(*row) for row in db.execute(sql, values).fetchall()]
 
         return await self._reader.run(read)
@@ -96,7 +97,7 @@ class SqliteSchedules:
             self._has_table = True
 
 
-def _make_table(db: sqlite3.Connection, changed: list[str]) -> None:
+def _make_table(db: sqlite3.Connection, changed: Changes) -> None:
     for statement in TABLE:
         db.execute(statement)
 

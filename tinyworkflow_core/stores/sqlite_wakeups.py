@@ -14,14 +14,15 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from .sqlite_writer import Operation
+from .sqlite_transactions import Changes, Operation
 
 _HOST = "127.0.0.1"
 _MOST_IN_ONE_DATAGRAM = 100
-_Subscription = tuple[asyncio.AbstractEventLoop, Callable[[str], None]]
+_Callback = Callable[[str, bool], None]
+_Subscription = tuple[asyncio.AbstractEventLoop, _Callback]
 
 
 class Wakeups:
@@ -37,27 +38,33 @@ class Wakeups:
 
     def _reset(self) -> None:
         self._pid = os.getpid()
-        self._subscriptions: list[_Subscription] = []
+        self._subscriptions: dict[str | None, list[_Subscription]] = {}
+        """By the run that is listened for; None: every run."""
         self._listener: _Listener | None = None
 
     def _forget_the_parents(self) -> None:
         if self._pid != os.getpid():  # a fork copies the parent's subscriptions: they are not ours
             self._reset()
 
-    def subscribe(self, callback: Callable[[str], None], post: Callable[[Operation[None]], None]) -> Callable[[], None]:
-        """Call `callback(run_id)` in the running event loop for every change; returns what ends that."""
+    def subscribe(
+        self, callback: _Callback, post: Callable[[Operation[None]], None], *, run_id: str | None
+    ) -> Callable[[], None]:
+        """Call `callback(run_id, has_ended)` in the running event loop for every change; returns what ends that."""
         subscription = (asyncio.get_running_loop(), callback)
         with self._lock:
             self._forget_the_parents()
-            self._subscriptions.append(subscription)
+            self._subscriptions.setdefault(run_id, []).append(subscription)
             if self._shared and self._listener is None:
                 self._listener = _Listener(self._tell_here)
                 post(self._listener.register)
 
         def unsubscribe() -> None:
             with self._lock:
-                if subscription in self._subscriptions:
-                    self._subscriptions.remove(subscription)
+                here = self._subscriptions.get(run_id, [])
+                if subscription in here:
+                    here.remove(subscription)
+                    if not here:
+                        del self._subscriptions[run_id]
                     if not self._subscriptions and self._listener is not None:
                         post(self._listener.unregister)
                         self._listener.stop()
@@ -73,12 +80,11 @@ class Wakeups:
                 self._listener.stop()
             self._reset()
 
-    def announce(self, db: sqlite3.Connection, run_ids: Sequence[str]) -> None:
-        """Tell everybody. Called in the writer's thread, after the commit."""
+    def announce(self, db: sqlite3.Connection, changed: Changes) -> None:
+        """Tell everybody. Called after the commit, in the thread that made it."""
         if self._pid != os.getpid():  # asked without the lock: a fork must not catch the writer holding it
             with self._lock:
                 self._forget_the_parents()
-        changed = list(dict.fromkeys(run_ids))
         self._tell_here(changed)
         if self._shared:
             own = self._listener.port if self._listener is not None else 0
@@ -86,19 +92,19 @@ class Wakeups:
             if ports:
                 _tell_others([port for (port,) in ports], changed)
 
-    def _tell_here(self, run_ids: Iterable[str]) -> None:
-        for loop, callback in list(self._subscriptions):
-            for run_id in run_ids:
-                try:
-                    loop.call_soon_threadsafe(callback, run_id)
-                except RuntimeError:
-                    break  # that loop has been closed
+    def _tell_here(self, changed: Changes) -> None:
+        here = asyncio._get_running_loop()
+        for run_id, has_ended in changed.items():
+            for key in (run_id, None):
+                for loop, callback in list(self._subscriptions.get(key, ())):
+                    with contextlib.suppress(RuntimeError):  # that loop has been closed
+                        (loop.call_soon if loop is here else loop.call_soon_threadsafe)(callback, run_id, has_ended)
 
 
 class _Listener:
     """The socket of this process and the daemon thread that waits at it."""
 
-    def __init__(self, tell: Callable[[Iterable[str]], None]) -> None:
+    def __init__(self, tell: Callable[[Changes], None]) -> None:
         self._tell = tell
         self._stopped = False
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -111,13 +117,13 @@ class _Listener:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
             waker.sendto(b"", (_HOST, self.port))  # closing a socket does not wake the thread that waits at it
 
-    def register(self, db: sqlite3.Connection, changed: list[str]) -> None:
+    def register(self, db: sqlite3.Connection, changed: Changes) -> None:
         for port, pid in db.execute("SELECT port, pid FROM listeners").fetchall():
             if _is_dead(pid):
                 db.execute("DELETE FROM listeners WHERE port = ?", (port,))
         db.execute("INSERT OR REPLACE INTO listeners VALUES (?, ?)", (self.port, os.getpid()))
 
-    def unregister(self, db: sqlite3.Connection, changed: list[str]) -> None:
+    def unregister(self, db: sqlite3.Connection, changed: Changes) -> None:
         db.execute("DELETE FROM listeners WHERE port = ? AND pid = ?", (self.port, os.getpid()))
 
     def _listen(self) -> None:
@@ -127,25 +133,26 @@ class _Listener:
                     datagram = self._socket.recv(65536)
                 except OSError:
                     continue
-                self._tell(_run_ids(datagram))
+                self._tell(_changes(datagram))
 
 
-def _tell_others(ports: list[int], run_ids: list[str]) -> None:
+def _tell_others(ports: list[int], changed: Changes) -> None:
+    changes = list(changed.items())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
-        for start in range(0, len(run_ids), _MOST_IN_ONE_DATAGRAM):
-            datagram = json.dumps(run_ids[start : start + _MOST_IN_ONE_DATAGRAM]).encode()
+        for start in range(0, len(changes), _MOST_IN_ONE_DATAGRAM):
+            datagram = json.dumps(dict(changes[start : start + _MOST_IN_ONE_DATAGRAM])).encode()
             for port in ports:
                 with contextlib.suppress(OSError):  # too busy to be told: a hint may be lost
                     sender.sendto(datagram, (_HOST, port))
 
 
-def _run_ids(datagram: bytes) -> list[str]:
+def _changes(datagram: bytes) -> Changes:
     try:
-        ids: Any = json.loads(datagram)
+        told: Any = json.loads(datagram)
     except (ValueError, RecursionError):
-        return []
-    return [one for one in ids if isinstance(one, str)] if isinstance(ids, list) else []
+        return {}
+    return {run_id: ended is True for run_id, ended in told.items()} if isinstance(told, dict) else {}
 
 
 def _is_dead(pid: int) -> bool:

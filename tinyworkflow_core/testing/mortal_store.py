@@ -49,8 +49,8 @@ class MortalStore:
     async def get(self, run_id: str) -> Run | None:
         return await self.live().get(run_id)
 
-    async def load(self, run_id: str) -> RunState | None:
-        return await self.live().load(run_id)
+    async def load(self, run_id: str, **options: Any) -> RunState | None:
+        return await self.live().load(run_id, **options)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
         return await self.live().inbox(run_id)
@@ -90,6 +90,9 @@ class MortalStore:
 
     async def count(self, query: Any, **options: Any) -> int:
         return await self.live().count(query, **options)
+
+    async def find(self, prefix: str, **options: Any) -> Sequence[Run]:
+        return await self.live().find(prefix, **options)
 
     async def purge(self, run_id: str) -> None:
         await self.written(self.live().purge(run_id))

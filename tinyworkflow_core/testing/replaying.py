@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from ..checking import check_history, read_exported
 from ..engine.commands import describe
 from ..engine.replay import Blocked, Cancelled, Completed, ContinuedAsNew, Execution, Failed, Mismatch
 from ..errors import SerializationError
+from ..records import dataclass
 from ..registry import Registry, WorkflowDefinition
 from ..serialization import Codec
 

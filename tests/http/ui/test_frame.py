@@ -12,7 +12,7 @@ import pytest
 from tests.http.front import calling, new_app
 from tests.http.ui.visitor import HOSTILE, Page
 from tinyworkflow_core import App, create_app
-from tinyworkflow_core.http import ui
+from tinyworkflow_core.http import ALL, ui
 from tinyworkflow_core.http.operations import Operation
 from tinyworkflow_core.http.settings import HttpSettings
 from tinyworkflow_core.http.ui import UiRoutes
@@ -49,6 +49,20 @@ async def test_every_page_takes_nothing_from_elsewhere_and_runs_nothing_that_sta
         for landmark in ('<a class="skip" href="#content">', '<main id="content"', "<header", "<title>"):
             assert landmark in answer.text
     assert seen >= 8
+
+
+async def test_the_root_leads_to_the_dashboard_on_ones_own_machine_and_where_there_is_nothing_else() -> None:
+    app = new_app(dispatcher="none")
+    leads: list[tuple[set[str], bool]] = [({"ui"}, False), ({"ui"}, True), ({*ALL}, True), ({"ui", "api"}, True)]
+    for parts, emulate in leads:
+        async with calling(app, parts=parts, emulate=emulate) as caller:
+            answer = await caller.get("/?next=//evil.example", headers={"host": "evil.example"})
+            assert (answer.status_code, answer.headers["location"]) == (303, "/ui"), (parts, emulate)
+            assert (await caller.post("/")).status_code == 405
+    for parts, emulate in (({*ALL}, False), ({"ui", "api"}, False), ({*ALL} - {"ui"}, True), ({"api"}, False)):
+        async with calling(app, parts=parts, emulate=emulate) as caller:
+            assert (await caller.get("/")).status_code == 404, (parts, emulate)
+    await app.close()
 
 
 async def test_static_files_can_be_kept_for_ever_since_their_address_changes_with_them(

@@ -6,15 +6,22 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 import tinyworkflow_core
+from tests.eventually import eventually
 from tests.http.test_schedules import _Broken
 from tests.http.ui.visitor import HOSTILE, visiting, visitors
 from tests.scheduling import START, report
 from tests.stores.records import make, make_waiting
 from tinyworkflow_core import App
 from tinyworkflow_core.cron import CronSchedule
+from tinyworkflow_core.dispatcher import Advance, FailedCalls
+from tinyworkflow_core.dispatchers.direct import DirectDispatcher
+from tinyworkflow_core.dispatchers.local import LocalDispatcher
+from tinyworkflow_core.dispatchers.worker import WorkerAddress
+from tinyworkflow_core.errors import StoreUnavailableError
 from tinyworkflow_core.http.ui import health
 from tinyworkflow_core.store import Message, MessageKind, Status
 from tinyworkflow_core.testing import VirtualClock
@@ -106,6 +113,51 @@ async def test_a_schedule_that_is_late_fails_or_is_damaged_is_told(app: App, clo
         assert "3 schedules with a problem" in page.words
         assert {"/ui/schedules/fails", "/ui/schedules/broken"} <= set(page.links)
         assert "0 schedules due now" in page.words, "they are tried again later, and told all the same"
+
+
+async def _is_idle(dispatcher: Any) -> bool:
+    return not dispatcher.busy
+
+
+async def test_calls_that_failed_are_counted_with_the_kind_of_the_last_and_without_its_words(
+    clock: VirtualClock,
+) -> None:
+    class _Refusing(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if (await request.aread()).find(b"busy") >= 0:
+                return httpx.Response(409)
+            raise httpx.ConnectError("http://key-of-ours@worker <script>")
+
+    worker = WorkerAddress("https://worker.example")
+    dispatcher = DirectDispatcher(worker, clock=clock, transport=_Refusing())
+    app = App("sqlite:///:memory:", workflows=[report], dispatcher=dispatcher, clock=clock)
+    async with visiting(app) as visitor:
+        assert "0 calls failed in this process" in (await visitor.see("/ui/health")).words
+        for run_id in ("a", "busy", "b"):
+            await dispatcher.dispatch(Advance(run_id=run_id))
+        await eventually(lambda: _is_idle(dispatcher))
+        clock.move_to(START + timedelta(minutes=3))
+        page = await visitor.see("/ui/health")
+        assert "2 calls failed in this process, the last 3 min ago : ConnectError" in page.words
+        assert WELL not in page.words
+        assert "key-of-ours" not in page.html
+        clock.move_to(START + timedelta(hours=3))
+        assert WELL in (await visitor.see("/ui/health")).words, "it is long ago"
+    await app.close()
+
+
+async def test_a_run_whose_call_raises_is_counted_where_calls_are_made_in_this_process(clock: VirtualClock) -> None:
+    app = App("sqlite:///:memory:", workflows=[report], clock=clock)
+    assert isinstance(app.dispatcher, LocalDispatcher)
+
+    async def away(*args: Any, **named: Any) -> None:
+        raise StoreUnavailableError("sqlite:///secret.db")
+
+    app.store.acquire = away  # type: ignore[method-assign]  # the store is away for this call alone
+    await app.dispatcher.dispatch(Advance(run_id="r"))
+    await eventually(lambda: _is_idle(app.dispatcher))
+    assert app.dispatcher.failed == FailedCalls(count=1, last_error="StoreUnavailableError", last_at=START)
+    await app.close()
 
 
 async def test_health_is_for_readers_of_all_workflows(app: App) -> None:

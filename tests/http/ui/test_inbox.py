@@ -97,6 +97,8 @@ async def test_a_question_is_decided_once_by_the_form_that_its_schema_makes(app:
         await app.advance(run_id)
         assert not (await visitor.see(f"/ui/approvals/{run_id}?key=terms")).has_form(run_id)
         assert "Nobody has to decide anything" in (await visitor.see("/ui/approvals")).words
+    events = await app.client.get_workflow_events(run_id)
+    assert [one["way"] for one in events if one["type"] == "ApprovalDecided"] == ["ui"]
     data = {"amount": 7, "kind": "cash", "urgent": True}
     assert await app.client.get_result(run_id) == [True, "me", "see\nyou", data]
 
@@ -125,6 +127,9 @@ async def test_who_decides_is_chosen_from_those_who_may_and_each_vote_is_told(ap
         assert "may not decide" in (await visitor.send(page, run_id, 403, by="eve", approved="true")).words
         await visitor.send(page, run_id, by="ada", comment="fine", approved="true")
         await app.advance(run_id)
+        run = await app.store.get(run_id)
+        assert run is not None
+        assert [vote.way for vote in run.open_approvals[0].votes] == ["ui"]
         page = await question_of(visitor, run_id, "go")
         assert "ada approved" in page.words
         assert "2 approvals; 1 so far" in page.words

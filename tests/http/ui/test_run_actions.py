@@ -10,6 +10,7 @@ import pytest
 from tests.http.front import calling, ended, paused, seen
 from tests.http.ui.run_front import field_of, new_app, page, send, words
 from tinyworkflow_core import App
+from tinyworkflow_core.store import RunQuery
 
 
 @pytest.fixture
@@ -135,6 +136,22 @@ async def test_a_fork_takes_another_input_and_keeps_what_was_not_edited(app: App
     assert again is not None
     assert origin is not None
     assert again.input == origin.input
+
+
+async def test_a_fork_that_is_sent_twice_is_one_run_and_says_so_when_it_is_sent_with_another_input(
+    app: App, caller: httpx.AsyncClient
+) -> None:
+    await start(caller, "ship", "s", {"weight": 5})
+    await ended(caller, "s")
+    once = field_once((await page(caller, "/ui/runs/s")).partition('/s/fork"')[2])
+    given = {"at_event": "1", "input": '{"weight": 7}', "once": once}
+    sent = [await send(caller, "s", "fork", **given) for _ in range(2)]
+    assert [one.status_code for one in sent] == [303, 303]
+    assert sent[0].headers["location"] == sent[1].headers["location"]
+    assert len((await app.store.list(RunQuery())).items) == 2
+    other = await send(caller, "s", "fork", **{**given, "input": '{"weight": 8}'})
+    assert other.status_code == 409
+    assert "is taken" in words(other.text)
 
 
 @pytest.mark.parametrize(

@@ -1,26 +1,23 @@
 """The list of runs in a real browser: it is brought up to date in place, nothing that somebody has begun is lost by it,
-and several runs are cancelled by hand. Skipped where there is no Chromium."""
+and several runs are cancelled by hand."""
 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import uvicorn
-from playwright.async_api import Page, async_playwright
+from playwright.async_api import Page
 
+from tests.chromium import started
 from tests.http.front import WORKFLOWS
-from tests.http.test_approval_browser import CHROMIUM, FLAGS
 from tests.http.ui.test_runs_list import add
 from tinyworkflow_core import App, create_app
 from tinyworkflow_core.http.ui import runs
 from tinyworkflow_core.store import Commit, Release, Status
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian's package: chromium)")
 
 
 @pytest.fixture
@@ -43,15 +40,10 @@ async def served(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[App, st
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
+async def page(chromium: str) -> AsyncIterator[Page]:
     """A window of an ordinary size."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        async with async_playwright() as playwright:
-            context = await playwright.chromium.launch_persistent_context(
-                profile, executable_path=CHROMIUM, args=FLAGS, headless=True, viewport={"width": 1000, "height": 600}
-            )
-            yield context.pages[0] if context.pages else await context.new_page()
-            await context.close()
+    async with started(chromium) as browser:
+        yield await browser.new_page(viewport={"width": 1000, "height": 600})
 
 
 async def test_the_list_is_brought_up_to_date_in_place_and_several_runs_are_cancelled_by_hand(

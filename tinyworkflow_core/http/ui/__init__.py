@@ -26,7 +26,8 @@ from .diff import DiffPages
 from .health import HealthPages
 from .inbox import InboxPages
 from .login import LoginPages
-from .rendering import static_file
+from .new_schedule import NewSchedulePages
+from .rendering import go_to, static_file
 from .run import RunPages
 from .run_actions import RunActions
 from .runs import RunListPages
@@ -34,7 +35,7 @@ from .schedules import SchedulePages
 from .sessions import Sessions
 from .workflows import WorkflowPages
 
-__all__ = ["UiRoutes"]
+__all__ = ["UiRoutes", "home"]
 
 
 class UiRoutes:
@@ -53,6 +54,7 @@ class UiRoutes:
             DiffPages(app),
             BulkPages(app, max_body_bytes),
             InboxPages(app, max_body_bytes),
+            NewSchedulePages(app, max_body_bytes),
             SchedulePages(app, max_body_bytes),
             WorkflowPages(app, max_body_bytes),
             ActivityPages(app),
@@ -83,6 +85,15 @@ class UiRoutes:
     def before(self, guard: Guard, operation: Operation) -> Endpoint:
         """The operation's endpoint behind the guard, as a browser needs it: sessions count, problems are pages."""
         return self._login.paged(guard.before(operation.endpoint, operation.scope, known=self._sessions.caller))
+
+
+def home() -> Operation:
+    """GET /, which sends a browser to the dashboard."""
+    return Operation(method="GET", path="/", endpoint=_home, summary="To the dashboard", scope=None, described=False)
+
+
+async def _home(request: Request) -> Response:
+    return go_to(request, "/ui")
 
 
 @looks_at_caller

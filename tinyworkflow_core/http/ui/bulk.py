@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ...app import App
 from ...errors import TinyWorkflowError
+from ...records import dataclass
 from ...steering import RETRIABLE
 from ...store import Run, Status
 from ..callers import caller_of, looks_at_caller

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -35,6 +34,7 @@ from ...engine.history import (
     UpdateAccepted,
 )
 from ...engine.rewind import effective
+from ...records import dataclass
 from ...serialization import Failure
 from .rows import Kind
 

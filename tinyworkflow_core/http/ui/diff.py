@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
@@ -11,6 +10,7 @@ from starlette.responses import Response
 
 from ...app import App
 from ...errors import InvalidInputError, RunNotFoundError, SerializationError
+from ...records import dataclass
 from ...serialization import digest
 from ...store import RunState
 from ..callers import caller_of, looks_at_caller

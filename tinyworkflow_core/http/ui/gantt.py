@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from ...records import dataclass
 from .rows import Bar, Mark, Row, Timeline, Tone
 
 WIDTH = 1000
@@ -75,6 +75,9 @@ class Gantt:
     lines: list[Line]
     total: int
     """Rows in this window of time, of which `lines` are some."""
+    all_rows: int
+    whole: float
+    """Seconds that the timeline spans."""
     window: Window
     ticks: list[float]
     """Seconds since the timeline's begin, evenly over the width."""
@@ -100,6 +103,8 @@ def gantt(timeline: Timeline, asked: Mapping[str, str]) -> Gantt:
     return Gantt(
         lines=[_line(timeline, row, window) for row in shown],
         total=len(rows),
+        all_rows=len(timeline.rows),
+        whole=whole,
         window=window,
         ticks=[low + span * part / 4 for part in range(5)],
         links=list(_links(window, whole, (timeline.latest - timeline.begin).total_seconds(), len(rows))),

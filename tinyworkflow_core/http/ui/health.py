@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import sys
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,6 +16,8 @@ from starlette.responses import Response
 
 from ... import backfilling, ticking
 from ...app import App
+from ...dispatcher import CountsFailures, FailedCalls
+from ...records import dataclass
 from ...schedule_store import DamagedSchedule, Schedule
 from ...store import Run, RunQuery, Status
 from ..operations import Html, Operation, Scope
@@ -30,6 +31,9 @@ MOST_SCHEDULES = 200
 
 LATE = timedelta(minutes=2)
 """What is due for longer is overdue: the ticks of a cloud scheduler are a minute apart."""
+
+LATELY = timedelta(minutes=15)
+"""A call that failed within this time is worth a look."""
 
 _AGAIN = max(ticking.LONGEST_DELAY, backfilling.LONGEST_DELAY)
 
@@ -91,6 +95,7 @@ class HealthPages:
         now = self._app.clock.now()
         state = await look(self._app, now)
         showing = Showing(request, self._app)
+        failed = _failed(self._app)
         return render(
             request,
             "health.html",
@@ -98,6 +103,8 @@ class HealthPages:
             state=state,
             is_late=state.is_late(now),
             late=LATE,
+            failed=failed,
+            fails_lately=failed is not None and failed.last_at is not None and now - failed.last_at <= LATELY,
             oldest=None if state.oldest is None else run_summary(request, state.oldest, showing.of(state.oldest.name)),
             parked=[run_summary(request, one, showing.of(one.name)) for one in state.parked],
             made_of=_made_of(self._app),
@@ -133,6 +140,11 @@ def _troubles(schedule: Schedule | DamagedSchedule) -> list[Troubled]:
     found = [] if schedule.problem is None else [(schedule.problem, schedule.held_since)]
     found += [(f"backfill {one.id}: {one.problem}", one.held_since) for one in schedule.backfills if one.problem]
     return [Troubled(id=schedule.id, problem=problem, since=since) for problem, since in found]
+
+
+def _failed(app: App) -> FailedCalls | None:
+    """The calls of this process that failed. None: its dispatcher makes none, or does not count them."""
+    return app.dispatcher.failed if isinstance(app.dispatcher, CountsFailures) else None
 
 
 def _made_of(app: App) -> dict[str, Any]:

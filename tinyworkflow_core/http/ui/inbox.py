@@ -155,7 +155,7 @@ class InboxPages:
             by=decided_by(request, submitted.get("by", "").strip()[:255] or None),
             comment=comment or None,
             data=read_data(fields, submitted) if answer == "true" and fields else None,
-            way="api",
+            way="ui",
         )
 
     def _data_fields(self, found: approvals.Standing) -> list[FormField]:

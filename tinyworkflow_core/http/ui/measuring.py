@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
 from ...engine.history import ActivityCompleted, ActivityFailed, Event
+from ...records import dataclass
 from ...store import Run, RunQuery, Store
 
 MOST_RUNS = 200

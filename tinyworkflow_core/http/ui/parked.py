@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from ...checking import Finding, Kind
+from ...records import dataclass
 
 _MISMATCH = re.compile(
     r"step (?P<step>\d+): the history records (?P<recorded>.*?), but the code asks for (?P<asked>.*?)"

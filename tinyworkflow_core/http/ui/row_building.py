@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from ...engine.history import Event
+from ...engine.rewind import effective
 from .rows import Bar, Kind, Mark, Row, Tone
 
 
@@ -22,13 +23,17 @@ class RowBuilding:
 
     def finished(self) -> list[Row]:
         """All rows; what goes on is an open bar of its row."""
+        rows = []
         for row in self._rows:
             self._close(row, None)
-        return [row for row in self._rows if row.bars or row.marks]
+            if row.bars or row.marks:
+                row.settle()
+                rows.append(row)
+        return rows
 
     def _row(self, key: Any, kind: Kind, name: str, step: int | None = None) -> Row:
         found = self._at.get(key)
-        if found is None or found.name != name or _family(found.kind) is not _family(kind):
+        if found is None or found.name != name or (found.kind is not kind and _family(found.kind) is not _family(kind)):
             # New; or, after a retry, the place of a step has become another step's.
             found = self._at[key] = Row(kind=kind, name=name, event=self._number, id=step)
             self._rows.append(found)
@@ -46,8 +51,9 @@ class RowBuilding:
         if since is None:
             return False
         row.since = None
-        end = None if at is None else max(since.begin, at)
-        row.bars.append(replace(since, end=end, tone=tone or since.tone, words=words or since.words))
+        since.end = None if at is None else max(since.begin, at)
+        since.tone, since.words = tone or since.tone, words or since.words
+        row.bars.append(since)
         return True
 
     def _bar(self, row: Row, begin: datetime, end: datetime, tone: Tone, words: str) -> None:
@@ -56,6 +62,15 @@ class RowBuilding:
 
     def _mark(self, row: Row, tone: Tone, words: str) -> None:
         row.marks.append(Mark(at=self._event.at, tone=tone, words=words, event=self._number, void=self._void))
+
+
+def void_of(history: Sequence[Event]) -> frozenset[int]:
+    """The numbers of the events that retries have made void."""
+    left = effective(history)
+    if left is history:
+        return frozenset()
+    kept = {id(event) for event in left}
+    return frozenset(number for number, event in enumerate(history, start=1) if id(event) not in kept)
 
 
 def _family(kind: Kind) -> Kind:

@@ -1,10 +1,15 @@
-"""Rows: what a timeline consists of: steps with their bars and marks. Data alone; `timeline.py` makes it."""
+"""Rows: what a timeline consists of: steps with their bars and marks. Data alone; `timeline.py` makes it.
+
+Bars, marks and rows are not frozen: a long history makes thousands of them, and a frozen record takes twice as long to
+make. Nobody but `row_building.py` changes them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
+
+from ...records import dataclass
 
 
 class Kind(StrEnum):
@@ -34,7 +39,7 @@ class Tone(StrEnum):
     CANCELLED = "cancelled"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Bar:
     """A stretch of time. `end` None: it goes on. `event`: the number of the event that says so, from 1. `void`: a retry
     has made it count no more."""
@@ -47,7 +52,7 @@ class Bar:
     void: bool = False
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class Mark:
     """A moment."""
 
@@ -75,24 +80,28 @@ class Row:
     marks: list[Mark] = field(default_factory=list)
     since: Bar | None = None
     """What goes on: a bar without an end, which is not among `bars` yet. For whoever builds the row."""
+    begin: datetime = field(init=False)
+    """The first moment of it."""
+    end: datetime | None = field(init=False)
+    """The last moment of it; None: it goes on."""
 
     @property
     def void(self) -> bool:
         """Whether retries have made all of it count no more."""
-        parts: list[Bar | Mark] = [*self.bars, *self.marks]
-        return all(one.void for one in parts)
+        first = self.bars or self.marks
+        if first and not first[0].void:
+            return False
+        return all(one.void for one in self.bars) and all(one.void for one in self.marks)
 
-    @property
-    def begin(self) -> datetime:
-        """The first moment of it."""
-        return min([one.begin for one in self.bars] + [one.at for one in self.marks])
-
-    @property
-    def end(self) -> datetime | None:
-        """The last moment of it; None: it goes on."""
-        ends = [one.end for one in self.bars]
-        known = [one for one in ends if one is not None] + [one.at for one in self.marks]
-        return None if None in ends else max(known)
+    def settle(self) -> None:
+        """Tell `begin` and `end` by the bars and marks, of which there is at least one."""
+        if len(self.bars) == 1 and not self.marks:  # as nearly all rows of a long history
+            self.begin, self.end = self.bars[0].begin, self.bars[0].end
+            return
+        moments = [one.at for one in self.marks]
+        ends: list[datetime | None] = [one.end for one in self.bars]
+        self.begin = min(moments + [one.begin for one in self.bars])
+        self.end = None if None in ends else max(moments + [one for one in ends if one is not None])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from starlette.requests import Request
@@ -21,6 +21,7 @@ from ...checking import check_history, exported
 from ...clock import fresh_id
 from ...engine.history import Event, RunForked, RunStarted
 from ...errors import RunNotFoundError, SerializationError
+from ...records import dataclass
 from ...steering import RETRIABLE
 from ...store import Run, RunQuery, RunState, Status
 from ..callers import caller_of
@@ -29,8 +30,9 @@ from ..problems import HttpProblem
 from ..shown import Showing, Shown
 from . import parked
 from .gantt import gantt
+from .overview import overview
 from .rendering import render
-from .run_view import EVENTS, brought_down_by, cost_of, events_page, pretty, told
+from .run_view import EVENTS, brought_down_by, cost_of, events_page, pretty, struggling, told
 from .timeline import timeline
 
 CHILDREN = 50
@@ -197,8 +199,10 @@ class RunPages:
             "cost": cost_of(state),
             "waiting_messages": len(state.inbox),
             "down": brought_down_by(history),
+            "struggling": [] if run.status.closed else struggling(history, shown),
             "gantt": drawn,
             "gantt_begin": whole.begin,
+            "overview": overview(whole),
             "events": events,
             "opened": opened,
             "window": drawn.window.query(),
@@ -223,6 +227,7 @@ _NO_HISTORY: dict[str, Any] = {
     "cost": None,
     "waiting_messages": 0,
     "down": [],
+    "struggling": [],
     "checked": False,
 }
 

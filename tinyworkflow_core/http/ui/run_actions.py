@@ -122,7 +122,7 @@ class RunActions:
         data = _json(given, "the input")
         if data is not None and await self._is_as_before(request, run_id, data):
             data = None  # what was not edited stays what it is, types and all
-        return await self._client.fork_workflow(run_id, int(text), data)
+        return await self._client.fork_workflow(run_id, int(text), data, token=_token(form))
 
     async def _is_as_before(self, request: Request, run_id: str, data: Any) -> bool:
         state = await self._app.store.load(run_id)
@@ -154,6 +154,12 @@ def _once(form: Form) -> str | None:
     """The id that makes a form count once; whatever was sent in its place is as if there were none."""
     once = form.get("once", "")
     return f"form-{once}" if _ONCE.fullmatch(once) else None
+
+
+def _token(form: Form) -> str | None:
+    """The same as digits of a run_id, of the length that run_ids have."""
+    once = _once(form)
+    return None if once is None else once.removeprefix("form-")[:12]
 
 
 def _json(text: str, what: str) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
+from ...records import dataclass
 from ...store import Run, RunQuery, Status
 
 SPANS: Mapping[str, timedelta] = {
@@ -33,7 +34,7 @@ class RunFilters:
     status: Status | None = None
     workflow: str = ""
     id: str = ""
-    """A run_id or a workflow_id, in full."""
+    """A run_id or a workflow_id, or the beginning of one."""
     since: str = ""
     """A key of SPANS."""
     after: str = ""

@@ -6,25 +6,42 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from functools import cache
 from typing import Any
 
-from ...engine.history import Event, LeaseTaken, RunFailed, event_to_dict
-from ...engine.rewind import effective
+from ...engine.history import (
+    ActivityCancelled,
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityScheduled,
+    Event,
+    LeaseTaken,
+    RunFailed,
+    RunRetried,
+    TimerFired,
+    event_to_dict,
+)
+from ...records import dataclass
 from ...redaction import REDACTED
 from ...serialization import Failure
 from ...store import RunState
 from ..shown import Shown
+from .row_building import void_of
 
 EVENTS = 50
 """Events on a page."""
 MAX_SHOWN = 20_000
 """Characters of one value that a page shows."""
 
+MAX_STRUGGLING = 3
+"""Steps that are being retried of which the page of an open run tells."""
+
 _MAX_CHAIN = 20
 _VALUES = ("input", "output", "result", "payload", "data", "details", "form", "heartbeat", "custom_status")
+_WAKES = frozenset({LeaseTaken, TimerFired, ActivityScheduled, RunRetried})
+"""Events (besides messages and attempts that are tried again) for which, or after which, another call was needed."""
 _NOT_SAID = ("event_id", "type", "at", "name", "key", "id")
 
 
@@ -38,6 +55,9 @@ class Cost:
     values: int
     messages: int
     take_overs: int
+    calls: int
+    """An estimate: as many calls of functions as there were, if each thing that woke the run was a call of its own. Of
+    what woke it several may have shared one; what found nothing to do left no trace."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +71,18 @@ class Told:
     cls: str
     details: str | None
     traceback: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Culprit:
+    """A step that has failed. `event`: the number of the event that says so. `retry_at`: when it is tried again."""
+
+    step: int
+    name: str
+    event: int
+    attempt: int
+    retry_at: datetime | None = None
+    errors: list[Told]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,19 +114,23 @@ class EventsPage:
 def cost_of(state: RunState) -> Cost:
     """What is known of the current generation."""
     values = messages = take_overs = 0
+    calls = 1
     for event in state.history:
         kind: Any = type(event)
         names, is_from_message = _shape(kind)
         for name in names:
             values += len(getattr(event, name) or "")
-        messages += is_from_message and getattr(event, "message_id", None) is not None
-        take_overs += isinstance(event, LeaseTaken)
+        is_message = is_from_message and getattr(event, "message_id", None) is not None
+        messages += is_message
+        take_overs += kind is LeaseTaken
+        calls += is_message or kind in _WAKES or getattr(event, "retry_at", None) is not None
     return Cost(
         documents=state.sequence + 1,
         events=len(state.history),
         values=values,
         messages=messages,
         take_overs=take_overs,
+        calls=calls,
     )
 
 
@@ -105,17 +141,49 @@ def _shape(cls: type[Any]) -> tuple[tuple[str, ...], bool]:
     return tuple(name for name in names if name in _VALUES), "message_id" in names
 
 
-def brought_down_by(history: Sequence[Event]) -> list[tuple[int, str, int]]:
-    """The steps whose errors have brought the run down: (position, name, number of the last event of it) each."""
+def brought_down_by(history: Sequence[Event]) -> list[Culprit]:
+    """The steps whose errors have brought the run down: those that failed for good by an error of its chain. (The
+    `failed` of the event is what a retry does again: in a saga also what was undone.)"""
     last = history[-1]
     if not isinstance(last, RunFailed):
         return []
-    found: dict[int, tuple[str, int]] = {}
+    chain = {(one.type, one.message) for _, one in _chain(last.error, 0)}
+    found: dict[int, Culprit] = {}
     for number, event in enumerate(history, start=1):
-        step = getattr(event, "id", None)
-        if step in last.failed:
-            found[step] = (str(getattr(event, "name", "")), number)
-    return [(step, name, number) for step, (name, number) in sorted(found.items())]
+        step, error = getattr(event, "id", None), getattr(event, "error", None)
+        if step is None:
+            continue
+        found.pop(step, None)  # it was done again, after a retry
+        if not isinstance(error, Failure) or getattr(event, "retry_at", None) is not None:
+            continue
+        if (error.type, error.message) in chain or step in {*last.failed} - {*last.undone}:
+            found[step] = _culprit(number, event)
+    return [found[step] for step in sorted(found)]
+
+
+def struggling(history: Sequence[Event], shown: Shown) -> list[Culprit]:
+    """The steps whose latest attempt has failed and that are tried again: the latest few, the very latest first."""
+    failed: dict[int, tuple[int, ActivityFailed]] = {}
+    for number, event in enumerate(history, start=1):
+        if isinstance(event, ActivityFailed) and event.retry_at is not None:
+            failed[event.id] = (number, event)
+        elif isinstance(event, RunRetried):
+            failed.clear()
+        elif failed and isinstance(event, ActivityCompleted | ActivityFailed | ActivityCancelled):
+            failed.pop(event.id, None)
+    latest = sorted(failed.values(), key=lambda one: one[0], reverse=True)[:MAX_STRUGGLING]
+    return [_culprit(number, event, told(event.error, shown)) for number, event in latest]
+
+
+def _culprit(number: int, event: Any, errors: Sequence[Told] = ()) -> Culprit:
+    return Culprit(
+        step=event.id,
+        name=str(getattr(event, "name", None) or ""),
+        event=number,
+        attempt=getattr(event, "attempt", 1),
+        retry_at=getattr(event, "retry_at", None),
+        errors=list(errors),
+    )
 
 
 def told(failure: Failure, shown: Shown) -> list[Told]:
@@ -153,9 +221,9 @@ def events_page(history: Sequence[Event], after: int | None, shown: Shown) -> Ev
     total = len(history)
     last = max(total - 1, 0) // EVENTS * EVENTS
     start = last if after is None else min(max(after, 0), max(total - 1, 0))
-    kept = {id(one) for one in effective(history)}
+    void = void_of(history)
     page = history[start : start + EVENTS]
-    items = [_item(number, one, shown, is_void=id(one) not in kept) for number, one in enumerate(page, start=start + 1)]
+    items = [_item(number, one, shown, is_void=number in void) for number, one in enumerate(page, start=start + 1)]
     links = [("First", 0), ("Before", max(start - EVENTS, 0))] if start > 0 else []
     if start + EVENTS < total:
         links += [("After", start + EVENTS), ("Latest", last)]

@@ -1,14 +1,15 @@
 """The list of runs: narrowed by what stands in its URL, counted by status, in pages, brought up to date by itself.
 
-What is asked of the store are ranges of its indexes, a page at a time; counts end at MOST_COUNTED. By an attribute and
-for callers who reach some workflows only nothing is counted.
+What is asked of the store are ranges of its indexes, a page at a time, also for an ID or the beginning of one; counts
+end at MOST_COUNTED. By an attribute and for callers who reach some workflows only nothing is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from starlette.responses import Response
 
 from ...app import App
 from ...errors import InvalidInputError
+from ...records import dataclass
 from ...redaction import REDACTED
 from ...store import Page, Run, RunQuery, Status
 from ..callers import Caller, caller_of, looks_at_caller
@@ -72,10 +74,12 @@ class RunListPages:
         caller, now = caller_of(request), self._app.clock.now()
         filters = RunFilters.of(request.query_params)
         page: Page[Run] = Page(items=())
-        counts = None
+        counts, more_begin = None, False
         if not filters.errors:
             query = filters.query(now, only=caller.only_workflow)
             page, counts = await asyncio.gather(self._page(filters, query), self._counts(caller, filters, query))
+            if filters.id and not filters.cursor and page.next_cursor is None:
+                page, more_begin = await self._beginning(filters, query, page)
         showing, wanted = Showing(request, self._app), filters.wanted() if not filters.errors else {}
         rows = [
             row
@@ -93,6 +97,7 @@ class RunListPages:
             counts=counts,
             most=MOST_COUNTED,
             next_cursor=page.next_cursor,
+            more_begin=more_begin,
             names=names[:MOST_WORKFLOWS],
             statuses=list(Status),
             spans=list(SPANS),
@@ -113,6 +118,21 @@ class RunListPages:
         if run is None or run.workflow_id == filters.id or not fits(run, query):
             return page
         return Page(items=[run, *page.items], next_cursor=page.next_cursor)
+
+    async def _beginning(self, filters: RunFilters, query: RunQuery, page: Page[Run]) -> tuple[Page[Run], bool]:
+        """The page, and after it the runs with an id that begins like this; whether more of them were not looked at.
+        Of each kind of id one range of an index is read."""
+        limit = filters.size + 1
+        ranges = await asyncio.gather(
+            self._app.store.find(filters.id, by="run_id", limit=limit),
+            self._app.store.find(filters.id, by="workflow_id", limit=limit),
+        )
+        known = {run.run_id for run in page.items}
+        besides = {run.run_id: run for found in ranges for run in found[: filters.size] if fits(run, query)}
+        newest = sorted(besides.values(), key=lambda run: (run.created_at, run.run_id), reverse=True)
+        items = [*page.items, *(run for run in newest if run.run_id not in known)]
+        room = max(filters.size, len(page.items))
+        return Page(items=items[:room]), len(items) > room or any(len(found) == limit for found in ranges)
 
     async def _counts(self, caller: Caller, filters: RunFilters, query: RunQuery) -> Mapping[Status, int] | None:
         """How many there are of each status. None: that would tell too much, or cost too much."""
@@ -146,5 +166,11 @@ def _says(run: Run, shown: Shown) -> tuple[str, bool]:
     if run.open_approvals:
         titles: Sequence[str] = [shown.plain_text(one.title) or one.key for one in run.open_approvals]
         return f"Asks: {', '.join(titles)}", False
-    told = None if run.custom_status is None else shown.plain(run.custom_status)
-    return "" if told is None else told if isinstance(told, str) else str(told), False
+    return "" if run.custom_status is None else _in_a_line(shown.plain(run.custom_status)), False
+
+
+def _in_a_line(told: Any) -> str:
+    """Plain data as people would say it."""
+    if isinstance(told, Mapping) and told:
+        return ", ".join(f"{name}: {_in_a_line(one)}" for name, one in told.items())
+    return "" if told is None else told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -18,6 +17,7 @@ from zoneinfo import ZoneInfo
 from ...cron import CronSchedule, IntervalSchedule, Timing, timing_from_dict
 from ...errors import InvalidInputError
 from ...firing import due_at, run_id_of
+from ...records import dataclass
 from ...schedule_store import Schedule
 from ...store import Run, RunQuery, Status, Store
 

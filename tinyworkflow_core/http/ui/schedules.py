@@ -7,7 +7,6 @@ A backfill begins only after its times were shown, and only if they are still th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any
 
@@ -15,16 +14,18 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ...app import App
-from ...backfilling import BACKFILL_LIMIT, DEFAULT_CONCURRENCY, MAX_CONCURRENCY
+from ...backfilling import BACKFILL_LIMIT, MAX_CONCURRENCY
 from ...clock import fresh_id
 from ...errors import InvalidInputError, ScheduleDamagedError
-from ...schedule_store import BackfillState, DamagedSchedule, Schedule
+from ...records import dataclass
+from ...schedule_store import DEFAULT_CONCURRENCY, BackfillState, DamagedSchedule, Schedule
 from ..callers import caller_of
 from ..form_fields import FormField
 from ..operations import Endpoint, Html, Operation, Scope
 from ..shown import Showing
 from ..views import run_summary
 from .filling import FilledForm, filled_form, invalid
+from .new_schedule import PATH as NEW_PATH
 from .rendering import go_to, render, segment
 from .schedule_times import LATEST_RUNS, PAST_TIMES, history_of, next_times, timing_of, words_of, zone_of
 from .sessions import read_form
@@ -50,6 +51,7 @@ _SYMBOLS = {
 """What a status looks like in the grid, so that colour is never all."""
 
 _DONE = {
+    "declared": "The schedule is made.",
     "paused": "The schedule is paused: it starts nothing until it is resumed.",
     "resumed": "The schedule goes on with its next time.",
     "backfill": "The backfill has begun.",
@@ -83,6 +85,7 @@ class SchedulePages:
             _operation("POST", f"{one}/pause", self.pause, "Start nothing until it is resumed"),
             _operation("POST", f"{one}/resume", self.resume, "Go on with the next time from now"),
             _operation("POST", f"{one}/trigger", self.trigger, "Start a run now"),
+            _operation("POST", f"{one}/delete", self.delete, "Forget the schedule; its runs stay"),
             _operation("POST", f"{one}/backfill", self.backfill, "Show the times of a backfill, then begin it"),
             _operation(
                 "POST", f"{one}/backfills/{{backfill_id}}/cancel", self.cancel_backfill, "Have a backfill start no more"
@@ -97,7 +100,7 @@ class SchedulePages:
         found = await self._app.schedules.list(limit=PAGE_SIZE + 1, after=after)
         shown = [_row(one) for one in found[:PAGE_SIZE]]
         more = shown[-1]["id"] if len(found) > PAGE_SIZE else None
-        return render(request, "schedules.html", schedules=shown, after=after, next_after=more)
+        return self._list(request, shown, after=after, next_after=more)
 
     async def schedule(self, request: Request) -> Response:
         """One schedule."""
@@ -128,6 +131,13 @@ class SchedulePages:
         except InvalidInputError as error:
             return await self._page(request, wrong=error)
         return go_to(request, f"/ui/runs/{segment(run_id)}")
+
+    async def delete(self, request: Request) -> Response:
+        """Forget it, when whoever asks has said so twice."""
+        if (await self._form(request)).get("sure") != "yes":
+            return await self._page(request, wrong=invalid("sure", "tick the box: a schedule that is deleted is gone"))
+        await self._app.schedules.delete(_schedule_id(request))
+        return go_to(request, "/ui/schedules?done=deleted")
 
     async def backfill(self, request: Request) -> Response:
         """Show the times of the window; with `expected`, the number that was shown, begin it."""
@@ -164,6 +174,27 @@ class SchedulePages:
     async def _form(self, request: Request) -> dict[str, str]:
         return dict((await read_form(request, self._limit)).items())
 
+    def _list(
+        self,
+        request: Request,
+        rows: list[dict[str, Any]],
+        *,
+        status: int = 200,
+        after: str | None = None,
+        next_after: str | None = None,
+    ) -> Response:
+        told = "The schedule is deleted. Its runs are still there." if request.query_params.get("done") else None
+        return render(
+            request,
+            "schedules.html",
+            status=status,
+            schedules=rows,
+            done=told,
+            new=NEW_PATH if caller_of(request).may(Scope.OPERATE) else None,
+            after=after,
+            next_after=next_after,
+        )
+
     async def _page(
         self,
         request: Request,
@@ -178,7 +209,7 @@ class SchedulePages:
             schedule = await self._app.schedules.get(schedule_id)
         except ScheduleDamagedError as error:
             damaged = DamagedSchedule(id=schedule_id, problem=str(error))
-            return render(request, "schedules.html", status=409, schedules=[_row(damaged)], after=None, next_after=None)
+            return self._list(request, [_row(damaged)], status=409)
         now, shown = self._app.clock.now(), Showing(request, self._app).of(schedule.workflow)
         history = await history_of(self._app.store, schedule, now)
         form: FilledForm = filled_form(_FORM, submitted or {"max_concurrency": str(DEFAULT_CONCURRENCY)}, wrong)
@@ -235,6 +266,7 @@ def _row(schedule: Schedule | DamagedSchedule) -> dict[str, Any]:
 
 _FORM = (
     FormField(name="note", input_name="note", label="Why", kind="text"),
+    FormField(name="sure", input_name="sure", label="Delete", kind="text"),
     FormField(name="start", input_name="start", label="From", kind="datetime", required=True),
     FormField(name="end", input_name="end", label="Until (not included)", kind="datetime", required=True),
     FormField(

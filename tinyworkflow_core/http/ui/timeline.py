@@ -47,22 +47,21 @@ from ...engine.history import (
     UpdateCompleted,
     UpdateRejected,
 )
-from ...engine.rewind import effective
-from .row_building import RowBuilding
+from .row_building import RowBuilding, void_of
 from .rows import Kind, Row, Timeline, Tone
 
 
 def timeline(history: Sequence[Event], *, now: datetime, undo_of: Mapping[str, str] | None = None) -> Timeline:
     """The timeline of a history that is not empty. `undo_of`: the name of an activity -> of what compensates it."""
-    kept = {id(event) for event in effective(history)}
+    void = void_of(history)
     building = _Building(undo_of or {})
     for number, event in enumerate(history, start=1):
-        building.add(number, event, void=id(event) not in kept)
+        building.add(number, event, void=number in void)
     is_open = not building.closed
     rows = building.finished()
-    begin = min(row.begin for row in rows)
+    begin = min([row.begin for row in rows])
     ends = [row.end for row in rows]
-    latest = max(event.at for event in history)
+    latest = max([event.at for event in history])
     end = max(one for one in (latest, now if is_open else latest, *ends) if one is not None)
     return Timeline(rows=rows, begin=begin, end=end, latest=latest, is_open=is_open)
 

@@ -169,7 +169,8 @@ def source_of(definition: WorkflowDefinition[Any]) -> dict[str, Any] | None:
     found = None if fn is None else of_function(fn)
     if found is None:
         return None
-    text = inspect.cleandoc(found.text.removeprefix("if 1:\n")) if found.text.startswith("if 1:\n") else found.text
+    text = "\n".join(found.text.split("\n")[: found.tree.end_lineno])  # comments that follow are not its own
+    text = inspect.cleandoc(text.removeprefix("if 1:\n")) if text.startswith("if 1:\n") else text
     cut = text[:LONGEST_SOURCE]
     return {"module": found.module, "line": found.above + found.tree.lineno, "text": cut, "is_cut": cut != text}
 

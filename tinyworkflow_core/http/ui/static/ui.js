@@ -3,7 +3,7 @@
 // - <main data-refresh="5"> or any element with it: every 5 seconds the same page is fetched, and each element with
 //   `data-live` and an id is made like the new one. What is alike stays the very same node, so scroll, focus, open
 //   details and ticks stay. Give rows `data-key`, so that they are known again. Inside `data-keep` nothing is touched.
-// - <button data-confirm="Really?">: asked before the form is sent.
+// - <button data-confirm="Really?">: asked before the form is sent. While a POST is under way its buttons are disabled.
 // - <input type="checkbox" data-all="run_id">: ticks all boxes of that name. data-count="run_id" shows how many are.
 // - <button data-copy="text">: puts the text on the clipboard.
 "use strict";
@@ -21,7 +21,7 @@
       return;
     }
     if (old.hasAttribute("data-keep")) return;
-    const own = (name) => old.nodeName === "DETAILS" && name === "open";
+    const own = (name) => name === { DETAILS: "open", PRE: "tabindex" }[old.nodeName];
     for (const { name, value } of [...fresh.attributes]) {
       if (!own(name) && old.getAttribute(name) !== value) old.setAttribute(name, value);
     }
@@ -138,6 +138,17 @@
   for (const shown of document.querySelectorAll("[data-scripted]")) shown.hidden = false;
   count();
 
+  // What scrolls can be reached by the keyboard; not every browser sees to that itself.
+  function reach() {
+    for (const one of document.querySelectorAll("pre:not([tabindex])")) {
+      if (one.scrollHeight > one.clientHeight || one.scrollWidth > one.clientWidth) one.tabIndex = 0;
+    }
+  }
+
+  reach();
+  for (const event of ["toggle", "refreshed"]) document.addEventListener(event, reach, true); // toggle does not bubble
+  addEventListener("resize", reach);
+
   document.addEventListener("change", (event) => {
     const name = event.target.dataset && event.target.dataset.all;
     if (name) for (const one of boxes(name)) one.checked = event.target.checked;
@@ -147,6 +158,19 @@
   document.addEventListener("submit", (event) => {
     const question = (event.submitter && event.submitter.dataset.confirm) || event.target.dataset.confirm;
     if (question && !window.confirm(question)) event.preventDefault();
+    if (event.defaultPrevented || event.target.method !== "post") return;
+    // After the event, since a disabled button does not send its value.
+    setTimeout(() => { for (const button of event.target.querySelectorAll("button")) if (!button.disabled) sending(button, true); });
+  });
+
+  function sending(button, is) {
+    button.disabled = is;
+    button.toggleAttribute("data-sending", is);
+  }
+
+  // Whoever comes back to the page as it was can send again.
+  addEventListener("pageshow", () => {
+    for (const button of document.querySelectorAll("[data-sending]")) sending(button, false);
   });
 
   document.addEventListener("click", async (event) => {

@@ -1,0 +1,125 @@
+"""A cold start loads what it needs and nothing else. Modules are counted here, never milliseconds; those are printed by
+`python -m tests.benchmarks.cold_start`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.cold_start import FIRST_RUN, NAMES, ROOT, command
+
+SERVERS = frozenset({"functions_framework", "httpx", "jinja2", "starlette", "uvicorn"})
+TERMINALS = frozenset({"rich", "typer"})
+CHECKERS = frozenset({"croniter", "jsonschema", "pydantic", "zoneinfo"})
+CLOUD = frozenset({"cryptography", "google.auth", "google.cloud", "grpc", "opentelemetry"})
+RUNNING = frozenset(
+    f"tinyworkflow_core.{name}" for name in ("app", "advance", "client", "embedded", "engine.replay", "stores.sqlite")
+)
+_TELL = """
+import atexit, json, sys
+before = set(sys.modules)  # `site` loads some by itself
+atexit.register(lambda: print("\\n" + json.dumps(sorted(set(sys.modules) - before)), flush=True))
+"""
+
+
+def loaded_by(code: str, environ: Mapping[str, str] | None = None, *, exit_code: int = 0) -> set[str]:
+    """The modules that there are in a fresh process after this code, whether it ended by itself or by sys.exit."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TINYWORKFLOW_")}
+    done = subprocess.run(
+        [sys.executable, "-c", _TELL + code],
+        cwd=ROOT,
+        env=inherited | dict(environ or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == exit_code, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_the_names_that_a_workflow_needs_bring_no_server_no_terminal_no_checker_and_no_cloud() -> None:
+    loaded = loaded_by(NAMES)
+    assert "tinyworkflow_core.embedded" in loaded
+    assert loaded & (SERVERS | TERMINALS | CHECKERS | CLOUD | {"sqlite3"}) == set()
+
+
+def test_a_first_run_on_sqlite_with_plain_values_adds_the_store_alone() -> None:
+    loaded = loaded_by(FIRST_RUN)
+    assert "tinyworkflow_core.stores.sqlite" in loaded
+    assert loaded & (SERVERS | TERMINALS | CHECKERS | CLOUD) == set()
+    assert not {name for name in loaded if name.startswith(("tinyworkflow_core.http", "tinyworkflow_core.testing"))}
+
+
+def test_declaring_a_webhook_brings_no_server_and_no_engine() -> None:
+    loaded = loaded_by("from tinyworkflow_core import Start, WebhookEvent, activity, webhook, workflow")
+    assert "tinyworkflow_core.http.webhooks" in loaded
+    assert loaded & (SERVERS | TERMINALS | CHECKERS | CLOUD | RUNNING | {"asyncio"}) == set()
+
+
+def test_help_brings_neither_engine_nor_server() -> None:
+    loaded = loaded_by(command("--help"))
+    assert loaded & (SERVERS | CHECKERS | CLOUD | RUNNING | {"sqlite3"}) == set()
+
+
+def test_a_command_on_a_store_brings_no_server(tmp_path: Path) -> None:
+    loaded = loaded_by(command("--db", f"sqlite:///{tmp_path}/runs.db", "list"))
+    assert "tinyworkflow_core.stores.sqlite" in loaded
+    assert loaded & (SERVERS | CLOUD | {"croniter", "jsonschema", "rich"}) == set()
+
+
+def test_a_command_on_a_deployment_brings_no_store_no_engine_and_no_server() -> None:
+    loaded = loaded_by(command("--url", "http://127.0.0.1:9", "list"), exit_code=6)  # nobody is there
+    assert "httpx" in loaded
+    assert loaded & ((SERVERS - {"httpx"}) | CLOUD | RUNNING | {"croniter", "jsonschema", "sqlite3"}) == set()
+
+
+FIRST_ANSWER = """
+import os
+sys.path.insert(0, "functions")
+import main
+from starlette.applications import Starlette
+import asyncio
+def ask(front, path):
+    sent = []
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+    async def send(message):
+        sent.append(message)
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"here"), (b"x-api-key", b"key")], "client": ("203.0.113.9", 1), "scheme": "https",
+        "server": ("here", 443), "http_version": "1.1",
+    }
+    asyncio.run(front(scope, receive, send))
+    return sent[0]["status"]
+front = asyncio.run(getattr(main, os.environ["FUNCTION_TARGET"])(None))
+assert ask(front, PATH) == 200, PATH
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "others"),
+    [
+        ("app", "/v1/runs", {"http.ui", "http.ui.runs"}),
+        ("worker", "/healthz", {"http.ui", "http.schedules", "http.approval_page", "http.hooks"}),
+    ],
+)
+def test_a_function_answers_first_without_pages_documents_forms_or_the_cloud(
+    tmp_path: Path, target: str, path: str, others: set[str]
+) -> None:
+    environ = {
+        "FUNCTION_TARGET": target,
+        "TINYWORKFLOW_API_KEYS": "key",
+        "TINYWORKFLOW_DATABASE_URL": f"sqlite:///{tmp_path}/runs.db",
+    }
+    loaded = loaded_by(f"PATH = {path!r}\n{FIRST_ANSWER}", environ)
+    assert "tinyworkflow_core.http.front" in loaded
+    assert loaded & (CLOUD | TERMINALS | {"croniter", "httpx", "jsonschema"}) == set()
+    assert loaded & {f"tinyworkflow_core.{name}" for name in others} == set()
