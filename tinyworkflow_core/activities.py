@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -202,7 +203,7 @@ class ActivityRunner:
         try:
             async with limits:
                 fn = self._replaced.get(activity.name, activity.fn)
-                if inspect.iscoroutinefunction(fn):
+                if _is_async(fn):
                     return await fn(*args, **kwargs)
                 value = await self._threads.run(lambda: fn(*args, **kwargs), on_cancel=context._cancel)
                 # A callable object or a lambda does not show that what it returns is to be awaited.
@@ -246,6 +247,18 @@ class ActivityRunner:
 
     def _cancelled(self, attempt: ActivityAttempt) -> ActivityCancelled:
         return ActivityCancelled(at=self._clock.now(), **attempt.command.about())
+
+
+@functools.lru_cache(maxsize=1000)
+def _known_to_be_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn)
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    try:
+        return _known_to_be_async(fn)
+    except TypeError:  # a callable object that has no hash
+        return inspect.iscoroutinefunction(fn)
 
 
 def _retry_at(attempt: ActivityAttempt, error: BaseException, started_at: datetime, now: datetime) -> datetime | None:

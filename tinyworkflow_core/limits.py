@@ -28,6 +28,7 @@ class Limits:
             left = total - max(0.0, (started_at - (attempt.first_started_at or started_at)).total_seconds())
             if self._longest is None or left <= self._longest:
                 self._longest, self._is_total = left, True
+        self._is_bounded = self._longest is not None or self._activity.heartbeat_timeout is not None
         self._scope = asyncio.timeout(self._longest)
         self._timer: asyncio.TimerHandle | None = None
         self._is_silent = False
@@ -35,6 +36,8 @@ class Limits:
         """Whether the attempt was ended because the whole step's time is up."""
 
     async def __aenter__(self) -> None:
+        if not self._is_bounded:
+            return
         if self._is_total and self._longest is not None and self._longest <= 0:
             self.total_is_spent = True
             raise self._error()
@@ -43,6 +46,8 @@ class Limits:
             self._look_again_in(self._activity.heartbeat_timeout)
 
     async def __aexit__(self, *raised: Any) -> None:
+        if not self._is_bounded:
+            return
         if self._timer is not None:
             self._timer.cancel()
         self.total_is_spent = self._is_total and not self._is_silent and self._scope.expired()

@@ -46,6 +46,14 @@ async def steps(ctx: WorkflowContext, count: int) -> int:
     return x
 
 
+@workflow(name="growth_steps_and_a_wait")
+async def steps_and_a_wait(ctx: WorkflowContext, count: int) -> int:
+    for x in range(count):
+        await ctx.execute_activity(grown, x)
+    await ctx.wait_for_signal("go")
+    return count
+
+
 @workflow(name="growth_waits")
 async def waits(ctx: WorkflowContext) -> Any:
     return await ctx.wait_for_signal("go")
@@ -94,31 +102,41 @@ def _per_step_rows(medians: dict[int, list[float]]) -> Iterator[Row]:
             yield f"a step of {count:,}: {kind}", figure, *target
 
 
-async def _of_one_run(count: int) -> None:
-    """In a process of its own: its memory after one run of so many steps, in kB; at its highest, and at the end."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with TinyWorkflowClient(f"sqlite:///{folder}/runs.db", auto_start_worker=True) as client:
-            assert await client.get_result(await client.start_workflow(steps, count)) == count
+async def _of_one_run(count: int, path: str) -> None:
+    """In a process of its own: its memory, in kB, at its highest and at its end. The first process on that file brings
+    a run to its wait after so many steps; the next one resumes it."""
+    app = _app(path)
+    if await app.store.get("grown") is None:
+        await app.client.start_workflow(steps_and_a_wait, count, run_id="grown")
+        await app.advance("grown")
+        run = await app.store.get("grown")
+        assert run is not None
+        assert run.status is Status.WAITING
+    else:
+        await app.client.send_signal("grown", "go")
+        await app.advance("grown")
+        assert await app.client.get_result("grown") == count
     with open("/proc/self/status") as status:  # noqa: ASYNC230  # nothing else runs here
         lines = dict(line.split(":", 1) for line in status)
     print(*(lines[name].split()[0] for name in ("VmHWM", "VmRSS")))
+    await app.close()
+
+
+def _megabytes(count: int) -> list[list[float]]:
+    """Making a run of so many steps, and resuming it: at its highest, and at its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tests.benchmarks.growth", "--memory-of", str(count), f"{folder}/runs.db"]
+        done = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in ("made", "resumed")]
+    return [[int(number) / 1024 for number in one.stdout.split()] for one in done]
 
 
 def memory(count: int) -> Iterator[Row]:
     """What a run of so many steps takes above what a run of ten takes, each in a fresh process."""
-    taken = []
-    for each in (10, count):
-        command = [sys.executable, "-m", "tests.benchmarks.growth", "--memory-of", str(each)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        taken.append([int(number) / 1024 for number in done.stdout.split()])
-    for name, base, full in zip(("at its highest", "at its end"), *taken, strict=True):
-        above = full - base
-        yield (
-            f"memory of a run of {count:,}, {name}",
-            f"{above:.0f} MB above {base:.0f}",
-            f"{MOST_MEGABYTES:.0f} MB",
-            above < MOST_MEGABYTES,
-        )
+    for doing, *taken in zip(("making", "resuming"), _megabytes(10), _megabytes(count), strict=True):
+        for when, base, full in zip(("at its highest", "at its end"), *taken, strict=True):
+            figure = f"{full - base:.0f} MB above {base:.0f}"
+            met = full - base < MOST_MEGABYTES
+            yield f"memory: {doing} a run of {count:,}, {when}", figure, f"{MOST_MEGABYTES:.0f} MB", met
 
 
 # --- many open runs ------------------------------------------------------------------------------
@@ -145,7 +163,7 @@ async def fill(app: App, count: int) -> None:
 
 
 def _app(path: str) -> App:
-    return App(SqliteStore(path), workflows=[waits, naps], dispatcher=NoDispatcher())
+    return App(SqliteStore(path), workflows=[waits, naps, steps_and_a_wait, grown], dispatcher=NoDispatcher())
 
 
 async def _timed(found: list[float], call: Awaitable[Any]) -> Any:
@@ -267,7 +285,7 @@ async def _counted_tick(app: App) -> Counted:
 def _print(rows: Iterator[Row]) -> None:
     for what, figure, target, met in rows:
         verdict = "" if met is None else "met" if met else "NOT MET"
-        print(f"{what:46} {figure:44} {target:30} {verdict}", flush=True)
+        print(f"{what:52} {figure:44} {target:30} {verdict}", flush=True)
 
 
 def main() -> None:
@@ -277,10 +295,10 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--open", type=int, default=100_000, help="open runs in the store")
     parser.add_argument("--quick", action="store_true", help="2,000 open runs, runs up to 1,000 steps, one pass")
-    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.memory_of:
-        asyncio.run(_of_one_run(options.memory_of))
+        asyncio.run(_of_one_run(int(options.memory_of[0]), options.memory_of[1]))
         return
     if options.quick:
         options.steps, options.open, options.passes = options.steps[:2], 2000, 1

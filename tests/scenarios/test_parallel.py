@@ -19,8 +19,10 @@ GAUGE = {"now": 0, "most": 0}
 async def square(number: int) -> int:
     GAUGE["now"] += 1
     GAUGE["most"] = max(GAUGE["most"], GAUGE["now"])
-    await asyncio.sleep(0)
-    GAUGE["now"] -= 1
+    try:
+        await asyncio.sleep(0)
+    finally:  # a crash may come in the middle of it
+        GAUGE["now"] -= 1
     LOG.append(number)
     return number * number
 

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 from ..clock import moment
 from ..dispatcher import Advance
-from ..engine.commands import RequestApproval
 from ..engine.history import (
     ActivityCancelled,
     ActivityCompleted,
@@ -212,14 +211,15 @@ class Call:
             deciding = due is not None and due <= now and (bool(self._ledger.run.open_approvals) or work.gives_up(now))
             if self._attention.messages or deciding:
                 await self._intake.look(needed=deciding or not work.is_running)
-            ready = self._ready(work, now)
+            ready = [] if self._is_quiet(work, now, due) else self._ready(work, now)
             if self._intake.terminate is not None:
                 return None
             if ready:
                 return ready
             if self._intake.suspend is not None or self._holding.is_over(now):
                 return None
-            due = self._next_wake(work)
+            if due is not None and due <= now:
+                due = self._next_wake(work)
             until_due = None if due is None else (due - now).total_seconds()
             if not work.is_running:
                 if until_due is None or until_due > self._patience:
@@ -253,6 +253,15 @@ class Call:
         ended = [*work.take_heartbeats(), *work.ended]
         work.ended.clear()
         return ended
+
+    def _is_quiet(self, work: Work, now: datetime, due: datetime | None) -> bool:
+        """Whether `_ready` can find nothing: mostly so right after the code has asked for something."""
+        if work.ended or work.unwanted or work.broken is not None or self._holding.inbox:
+            return False
+        if (due is not None and due <= now) or now >= self._heartbeats_at:
+            return False
+        journal = self._execution.journal
+        return not (journal.outward or journal.orphans or self._execution.answers)
 
     def _ready(self, work: Work, now: datetime) -> list[Ready]:
         """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
@@ -376,8 +385,10 @@ class Call:
         """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
         work."""
         holding = self._holding
-        pending = self._execution.journal.open.values()
-        new = [one for one in pending if isinstance(one.command, RequestApproval) and not one.recorded]
+        journal = self._execution.journal
+        if not journal.questions and not journal.withdrawn_approvals:
+            return
+        new = [one for one in journal.questions.values() if not one.recorded]
         now, withdrawn = holding.now(), holding.withdrawn_approvals()
         if not new and not withdrawn:
             return

@@ -149,7 +149,7 @@ class Holding:
                 known.get(one.command.id) or open_approval(one.command, one, self.now()),
                 votes=tuple(cast_vote(vote) for vote in one.votes),
             )
-            for one in self.execution.journal.open.values()
+            for one in self.execution.journal.questions.values()
             if isinstance(one.command, RequestApproval)
         )
 

@@ -86,7 +86,7 @@ class Work:
         for command_id in withdrawn:
             if (task := self._running.get(command_id)) is not None:
                 if not task.cancelling():
-                    task.cancel(WITHDRAWN)
+                    self._cancel(command_id, task, WITHDRAWN)
             elif (pending := journal.open.get(command_id)) is not None and not self._has_ended(command_id):
                 if isinstance(pending.command, StartChild):
                     self.unwanted.append(pending.command)
@@ -165,10 +165,10 @@ class Work:
         """
         self._stopping = True
         cut_off = {command_id: self._started_at.get(command_id) for command_id in self._running}
-        while tasks := list(self._running.values()):
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+        while tasks := list(self._running.items()):
+            for command_id, task in tasks:
+                self._cancel(command_id, task)
+            await asyncio.wait([task for _, task in tasks])
             await asyncio.sleep(0)  # their callbacks take out of `running` those that had not begun
         for event in self.ended:
             cut_off.pop(getattr(event, "id", 0), None)
@@ -203,13 +203,15 @@ class Work:
                 self._spawn(command_id, lambda: self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
-        task = self._running[command_id] = asyncio.ensure_future(self._see_through(command_id, work))
-        task.add_done_callback(lambda done: self._note_unbegun(command_id, done))
+        self._running[command_id] = asyncio.ensure_future(self._see_through(command_id, work))
 
-    def _note_unbegun(self, command_id: int, task: asyncio.Task[None]) -> None:
-        """A task that was cancelled before its first turn has noted nothing itself."""
-        if self._running.get(command_id) is task:
-            self._note_end(command_id, None)
+    def _cancel(self, command_id: int, task: asyncio.Task[None], why: str | None = None) -> None:
+        def note(done: asyncio.Task[None]) -> None:
+            if self._running.get(command_id) is task:
+                self._note_end(command_id, None)
+
+        task.cancel(why)
+        task.add_done_callback(note)  # one that is cancelled before its first turn notes nothing itself
 
     async def _see_through(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
         # It notes its end itself: a callback of the task would come a turn of the event loop later.

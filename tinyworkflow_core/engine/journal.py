@@ -109,6 +109,8 @@ class Journal:
         self.open: dict[int, Pending] = {}
         self.outward: dict[int, Pending] = {}
         """Those of them that are sent into the world by a commit of their own, once or more."""
+        self.questions: dict[int, Pending] = {}
+        """Those of them that ask people."""
         self.withdrawn: list[int] = []
         """Ids of activities, side effects and children that the workflow wants ended, for whoever runs them to take
         out."""
@@ -232,6 +234,8 @@ class Journal:
             self.open[command.id] = pending
             if isinstance(command, ExecuteActivity | StartChild | SendMessage) and command.goes_out:
                 self.outward[command.id] = pending
+            elif isinstance(command, RequestApproval):
+                self.questions[command.id] = pending
         return pending
 
     def withdraw(self, command_id: int) -> None:
@@ -379,6 +383,8 @@ class Journal:
         del self.open[command_id]
         if self.outward:
             self.outward.pop(command_id, None)
+        if self.questions:
+            self.questions.pop(command_id, None)
         self._ended.add(command_id)
 
     def _differ(self, step: int, recorded: str, asked: str, where: str) -> None:

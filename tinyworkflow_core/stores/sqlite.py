@@ -84,7 +84,8 @@ class _LongHistory:
 class SqliteStore:
     """Runs in the SQLite file at `path`, or in memory for ":memory:". Safe between processes of one machine.
 
-    An instance may be used from several event loops, and goes on in a forked process with connections of its own.
+    An instance may be used from several event loops, and goes on in a forked process with connections of its own; calls
+    that wait while it forks are the parent's alone.
     """
 
     max_event_bytes = MAX_EVENT_BYTES

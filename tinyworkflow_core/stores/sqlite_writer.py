@@ -158,6 +158,16 @@ class _Place(OwnedConnection):
         self.calls = []  # the parent carries them out
 
 
+def _is_last_of_turn(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether nothing else runs in this turn of the loop, so that nobody would share the transaction. False where the
+    loop does not let itself be looked into."""
+    return not getattr(loop, "_ready", True)
+
+
+def _let_others_run() -> None:
+    """As long as it is queued, nobody is the last of the turn: a second commit waits for the turn's end, like any."""
+
+
 class LoopConnection:
     """Carries out operations in the event loop's own thread where that is quick, and has `thread` do the others.
 
@@ -186,15 +196,21 @@ class LoopConnection:
             if self._closed or not self._thread.has_opened or time.monotonic() < self._slow_until:
                 self._thread.put(call)
             else:
-                if place.loop is not loop or not place.calls:
+                is_first = place.loop is not loop or not place.calls
+                if is_first:
                     self._hand_over(place)  # what a loop that was stopped in its turn has left
                     place.loop = loop
-                    loop.call_soon(self._flush, place)
                 place.calls.append(call)
+                if is_first and _is_last_of_turn(loop):
+                    self._carry_out(place)
+                    loop.call_soon(_let_others_run)
+                elif is_first:
+                    loop.call_soon(self._flush, place)
         return await future
 
     async def look(self, operation: Operation[T]) -> T:
         """See ConnectionThread.look."""
+        await asyncio.sleep(0)  # whoever asks again and again must let the others run
         place = self._place()
         with place.lock:
             if self._thread.has_opened and not self._closed:
