@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import pytest
 from tests.eventually import eventually
 from tinyworkflow_core import AdvanceSettings, App, RetryAfter, RetryPolicy, WorkflowContext, activity, workflow
 from tinyworkflow_core.advance import Progress
+from tinyworkflow_core.advance.holding import Attention
 from tinyworkflow_core.approvals import Decision
 from tinyworkflow_core.clock import SystemClock
 from tinyworkflow_core.errors import StoreError, StoreUnavailableError
@@ -169,7 +171,7 @@ async def test_a_call_whose_time_is_up_hands_over_and_the_next_goes_on(store: St
 
 
 async def test_an_attempt_cut_off_in_a_call_that_it_had_to_itself_counts_as_failed(store: Store) -> None:
-    one = app(store, request_seconds=0.1)
+    one = app(store, request_seconds=0.4)
     run_id = await one.client.start_workflow(one_long)
     assert await one.advance(run_id) is Progress.CONTINUES
     assert await one.advance(run_id) is Progress.CONTINUES
@@ -422,3 +424,55 @@ async def test_asking_for_a_run_that_is_not_there_or_has_ended_does_nothing(stor
     before = await _run(store, run_id)
     assert await one.advance(run_id) is Progress.CLOSED
     assert await _run(store, run_id) == before
+
+
+async def test_a_wait_is_not_cut_short_by_the_time_of_one_before_it_that_was_called() -> None:
+    attention, loop = Attention(), asyncio.get_running_loop()
+    for between in (0.0, 0.05):
+        loop.call_later(0.01, attention.call)
+        await attention.wait(0.04)
+        await asyncio.sleep(between)  # the first wait's time may come while nobody waits, too
+        began = loop.time()
+        await attention.wait(0.1)
+        assert loop.time() - began > 0.09
+    loop.call_soon(attention.call)
+    await attention.wait(3600)
+    attention.call()
+    await attention.wait(3600)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
+async def test_steps_that_end_before_their_task_was_first_put_off_count(store: Store) -> None:
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    loop.set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    try:
+        one = app(store)
+        run_id = await one.client.start_workflow(steps, 3)
+        assert await asyncio.wait_for(one.advance(run_id), 30) is Progress.CLOSED
+    finally:
+        loop.set_task_factory(before)
+    assert CALLS == [0, 1, 2]
+
+
+def test_an_interrupt_in_a_step_ends_the_process_without_a_word_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    @activity
+    async def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    @workflow
+    async def begins(ctx: WorkflowContext) -> None:
+        await ctx.execute_activity(interrupted)
+
+    async def main() -> None:
+        opened = open_store("sqlite:///:memory:")
+        try:
+            one = app(opened, workflows=[begins])
+            await one.advance(await one.client.start_workflow(begins))
+        finally:
+            await opened.close()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    gc.collect()
+    assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []

@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from tests.benchmarks.cold_start import FIRST_RUN, NAMES, ROOT, command
+from tinyworkflow_core.cli import cli
+from tinyworkflow_core.cli.narrowing import narrow
 
 SERVERS = frozenset({"functions_framework", "httpx", "jinja2", "starlette", "uvicorn"})
 TERMINALS = frozenset({"rich", "typer"})
@@ -80,6 +83,36 @@ def test_a_command_on_a_deployment_brings_no_store_no_engine_and_no_server() -> 
     assert loaded & ((SERVERS - {"httpx"}) | CLOUD | RUNNING | {"croniter", "jsonschema", "sqlite3"}) == set()
 
 
+def test_drawing_a_timeline_on_a_terminal_brings_no_pages() -> None:
+    loaded = loaded_by("from tinyworkflow_core.cli import drawing")
+    assert "tinyworkflow_core.http.ui.timeline" in loaded
+    assert loaded & (SERVERS | CHECKERS | CLOUD | RUNNING | {"tinyworkflow_core.http.ui.dashboard"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "made"),
+    [
+        ("list --help", {"list"}),
+        ("--db list -q status one", {"status"}),
+        ("--url=list -w list schedule list", {"schedule"}),
+        ("keys new", {"keys"}),
+        ("--help list", None),
+        ("--nonsense list", None),
+        ("lst", None),
+        ("-w", None),
+        ("", None),
+    ],
+)
+def test_a_process_makes_the_one_command_that_its_line_names(
+    line: str, made: set[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("registered_commands", "registered_groups"):
+        monkeypatch.setattr(cli, kind, list(getattr(cli, kind)))
+    every = set(vars(typer.main.get_command(cli))["commands"])
+    narrow(cli, line.split())
+    assert set(vars(typer.main.get_command(cli))["commands"]) == (made or every)
+
+
 FIRST_ANSWER = """
 import os
 sys.path.insert(0, "functions")
@@ -101,6 +134,10 @@ def ask(front, path):
     return sent[0]["status"]
 front = asyncio.run(getattr(main, os.environ["FUNCTION_TARGET"])(None))
 assert ask(front, PATH) == 200, PATH
+from tinyworkflow_core.http.access import AccessDocument, KeyGrant
+assert not AccessDocument.__pydantic_complete__ and not KeyGrant.__pydantic_complete__  # nothing came to be checked
+import gc
+assert gc.isenabled() and gc.get_freeze_count() > 10_000  # what was loaded is not looked through again
 """
 
 

@@ -169,6 +169,29 @@ def test_a_class_below_a_record_is_made_by_its_constructor_and_may_have_more() -
         one.one = 5  # type: ignore[misc]
 
 
+def test_a_standard_dataclass_may_stand_below_a_closed_record_and_an_open_one_may_not() -> None:
+    @record(frozen=True)
+    class Above:
+        first: int = 1
+
+    @record(frozen=True)
+    class Between(Above):
+        second: int = 2
+
+    @dataclasses.dataclass(frozen=True)
+    class Below(Between):
+        third: int = 3
+
+    assert replace(Below(third=4), first=5) == Below(5, 2, 4)
+    for decorator in WAYS:
+        for above in (Between, Below):
+            with pytest.raises(TypeError, match="frozen"):
+                decorator(type("Open", (above,), {}))
+            assert getattr(above, "__dataclass_params__").frozen  # noqa: B009  # no type checker knows of it
+        with pytest.raises(TypeError, match="frozen"):
+            decorator(frozen=True)(type("Closed", (shapes(record)["Open"],), {}))
+
+
 def test_a_constructor_is_compiled_when_the_first_is_made_and_not_before() -> None:
     @record(frozen=True, slots=True)
     class Late:

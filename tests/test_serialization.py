@@ -426,6 +426,25 @@ def test_a_number_too_long_for_json_is_refused() -> None:
         codec.encode(10**5000)
 
 
+def outcome(write: Callable[[], str]) -> object:
+    try:
+        return write()
+    except SerializationError as error:
+        return type(error), str(error)
+
+
+@settings(deadline=None)
+@given(arguments=st.lists(st.one_of(st.none(), st.booleans(), st.integers(), any_text, st.floats()), max_size=4))
+@example(arguments=['"\\\x00\x1f\x7f\u2028\ud800'])
+@example(arguments=[Level.LOW, True, 1])
+@example(arguments=["a" * 2000])
+@example(arguments=[10**5000])
+def test_the_arguments_of_a_call_are_written_and_refused_like_any_other_list(arguments: list[Any]) -> None:
+    for one in (codec, Codec(max_bytes=20)):
+        plainly = outcome(functools.partial(one.encode, [arguments]))
+        assert outcome(functools.partial(one.encode_arguments, tuple(arguments), {})) == plainly
+
+
 def test_a_value_over_the_limit_is_refused_with_its_size() -> None:
     small = Codec(max_bytes=100)
     assert small.decode(small.encode("é" * 48)) == "é" * 48  # and a quote at each end, escaped once it is stored

@@ -4,12 +4,13 @@ The standard one writes the source of up to seven methods for each class and com
 than half of what it took to load this package, for classes most of which one process never makes. Here the fields are
 collected by the standard library, the constructor is compiled on its first call, and the other methods are shared code.
 What may be seen is the same: `fields`, `replace`, `asdict`, `repr`, equality, hashes, `FrozenInstanceError`, copies,
-pickles, signatures, errors for wrong arguments. Not here: `order`, `unsafe_hash`, `weakref_slot`, `InitVar`, and
-`__dataclass_params__` that say `frozen`.
+pickles, signatures, errors for wrong arguments, standard dataclasses below them. Not here: `order`, `unsafe_hash`,
+`weakref_slot`, `InitVar`.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, fields
 from dataclasses import dataclass as standard_dataclass
@@ -34,7 +35,7 @@ else:
             says_hash = hashed is not MISSING and not (hashed is None and "__eq__" in own)
             if cls.__doc__ is None:
                 cls.__doc__ = cls.__name__  # else the signature is made, to stand here
-            made = standard_dataclass(cls, init=False, repr=False, eq=False, kw_only=kw_only, slots=slots)
+            made = _collected(cls, frozen=frozen, kw_only=kw_only, slots=slots)
             every = fields(made)
             methods = {"__init__": _Constructor(made, frozen), "__repr__": _repr_of(every)}
             if eq:
@@ -51,6 +52,27 @@ else:
             return made
 
         return make if cls is None else make(cls)
+
+
+_COLLECTING = threading.Lock()
+
+
+def _collected(cls: type[T], *, frozen: bool, kw_only: bool, slots: bool) -> type[T]:
+    """The class with its fields, and with parameters that let a standard dataclass be made below it."""
+    parents = [found for one in cls.__mro__[1:] if (found := vars(one).get("__dataclass_params__")) is not None]
+    closed = [one for one in parents if one.frozen]
+    if parents and bool(closed) is not frozen:
+        raise TypeError(f"{cls.__name__} has to be frozen if and only if what it inherits from is")
+    with _COLLECTING:  # told of `frozen`, the standard library would compile what makes it so
+        for one in closed:
+            one.frozen = False
+        try:
+            made = standard_dataclass(cls, init=False, repr=False, eq=False, kw_only=kw_only, slots=slots)
+        finally:
+            for one in closed:
+                one.frozen = True
+    made.__dataclass_params__.frozen = frozen  # type: ignore[attr-defined]  # every dataclass has them
+    return made
 
 
 class _Made:

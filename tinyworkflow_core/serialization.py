@@ -106,9 +106,12 @@ class Codec:
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The arguments of a call as one value, `[args]` or `[args, kwargs]`; see `encode`."""
-        if not kwargs and self._sealing is None:
+        if not kwargs and self._sealing is None and self.max_bytes >= 2 * _SHORT:
             # The same text sooner, for what most calls are given: a replay does this for every step.
-            parts = [_SCALARS[type(one)](one) for one in args if type(one) in _SCALARS]
+            try:
+                parts = [_SCALARS[type(one)](one) for one in args if type(one) in _SCALARS]
+            except ValueError:  # an int of more digits than Python writes
+                return self.encode([list(args)])
             text = f"[[{','.join(parts)}]]"
             if len(parts) == len(args) and len(text) < _SHORT and text.isascii():
                 return text

@@ -188,7 +188,7 @@ async def test_a_sibling_that_runs_at_most_once_and_was_cancelled_is_interrupted
 
 def _rows() -> Any:
     context = activity_context()
-    if context.attempt > 1:
+    if context.last_heartbeat is not None:
         return context.last_heartbeat
     for row in range(3):
         context.heartbeat({"row": row, "at": datetime(2026, 1, 1 + row)})
@@ -225,11 +225,12 @@ async def test_an_attempt_whose_heartbeats_stop_is_retried_and_the_next_one_know
         began = time.monotonic()
         assert await env.result(run_id) == {"row": 2, "at": datetime(2026, 1, 3)}
         if env.plain:
-            assert time.monotonic() - began < 2
-        [failed] = await env.events(run_id, "ActivityFailed")
+            assert time.monotonic() - began < 15  # before the thread gives up by itself
+        # On a busy machine an attempt may not even get its turn in 0.1 s: there is another one then.
+        failed = next(one for one in await env.events(run_id, "ActivityFailed") if one.get("heartbeat"))
         assert failed["error"]["type"] == "HeartbeatTimeoutError"
         assert "activity 'copies' gave no heartbeat for 0.1 s" in failed["error"]["message"]
-        assert failed["retry_at"] == _later(failed["at"], 10)
+        assert failed["retry_at"] == _later(failed["at"], 10 * 2 ** (failed["attempt"] - 1))
         assert failed["heartbeat"]["row"] == 2
 
     await ways(scenario, copying)

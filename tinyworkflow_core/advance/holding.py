@@ -32,6 +32,7 @@ class Attention:
         """The run was let go and another call was asked for: that one is not to be turned away."""
         self._was_called = False
         self._waiter: asyncio.Future[None] | None = None
+        self._until = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def call(self) -> None:
@@ -52,7 +53,8 @@ class Attention:
             return
         if not self._was_called:
             loop = asyncio.get_running_loop()
-            self._set_timer(loop, loop.time() + seconds)
+            self._until = loop.time() + seconds
+            self._set_timer(loop)
             self._waiter = loop.create_future()
             try:
                 await self._waiter
@@ -60,15 +62,20 @@ class Attention:
                 self._waiter = None
         self._was_called = False
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
-        # One that rings earlier is left as it is: to look once too often is cheaper than a timer for every step.
-        if self._timer is None or self._timer.when() > at:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        # One that rings earlier is left as it is, and set anew then: cheaper than a timer for every step.
+        if self._timer is None or self._timer.when() > self._until:
             self.rest()
-            self._timer = loop.call_at(at, self._ring)
+            self._timer = loop.call_at(self._until, self._ring, loop)
 
-    def _ring(self) -> None:
-        self._timer = None
-        self.call()
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        timer, self._timer = self._timer, None
+        if self._waiter is None:
+            return  # it was set for a wait that is over
+        if timer is not None and timer.when() < self._until:
+            self._set_timer(loop)
+        else:
+            self.call()
 
     def rest(self) -> None:
         """Nobody waits any more."""

@@ -203,7 +203,9 @@ class Work:
                 self._spawn(command_id, lambda: self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
-        self._running[command_id] = asyncio.ensure_future(self._see_through(command_id, work))
+        task = asyncio.ensure_future(self._see_through(command_id, work))
+        if not task.done():  # with asyncio.eager_task_factory it may have come to its end already
+            self._running[command_id] = task
 
     def _cancel(self, command_id: int, task: asyncio.Task[None], why: str | None = None) -> None:
         def note(done: asyncio.Task[None]) -> None:
@@ -220,12 +222,16 @@ class Work:
             event = await work()
         except asyncio.CancelledError:
             pass
-        except BaseException as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             self.broken = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self._note_end(command_id, event)
+            self._running.pop(command_id, None)
+            self._on_end()
+            if isinstance(error, Exception):
+                return
+            if (task := asyncio.current_task()) is not None:
+                task.add_done_callback(lambda done: done.exception())  # else asyncio warns that nobody looked at it
+            raise
+        self._note_end(command_id, event)
 
     def _observers(self, command_id: int, attempt: int) -> tuple[Callable[[], None], Callable[[str], None]]:
         def note_start() -> None:
@@ -240,10 +246,10 @@ class Work:
 
     def _note_end(self, command_id: int, ended: Event | None) -> None:
         """`ended` is None when it was cancelled before it could say how it ended."""
-        del self._running[command_id]
+        self._running.pop(command_id, None)
         pending = self._journal.open.get(command_id)
         wanted = pending is not None and not pending.withdrawn
-        if pending is not None and self.broken is None:
+        if pending is not None:
             event = ended or self._withdrawn(pending)
             # Cut off by the end of the call, not by the workflow: as far as the history goes it never ran.
             if not (self._stopping and wanted and (ended is None or isinstance(event, ActivityCancelled))):

@@ -5,17 +5,22 @@ It talks to a store (`--db`) or to a deployment (`--url`), and prints the same. 
 pyproject.toml names them; the current folder is importable. Each module holds a group of commands.
 
 - console.py: the application, its options and exit codes. printing.py: lines, JSON, colours, progress.
+- narrowing.py: of all commands a process makes the one that it was started for.
 - reach.py is the port to wherever the runs are; by_store.py and by_http.py are its adapters.
 """
 
 from __future__ import annotations
 
+import sys
+
 from . import code, decisions, dev, histories, init, keys, operating, runs, schedules, serving, talking
 from .console import cli
+from .narrowing import narrow
 
 __all__ = ["cli", "main"]
 
 
 def main() -> None:
     """The entry point of the `tinyworkflow` script."""
+    narrow(cli, sys.argv[1:])
     cli()
