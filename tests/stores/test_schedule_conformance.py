@@ -205,7 +205,7 @@ async def damage_record(store: Store, schedule_id: str, record: str) -> None:
         return
     assert isinstance(store, SqliteStore)
 
-    def write(db: sqlite3.Connection, changed: list[str]) -> None:
+    def write(db: sqlite3.Connection, changed: dict[str, bool]) -> None:
         db.execute("UPDATE schedules SET record = ? WHERE id = ?", (record, schedule_id))
 
     await store._writer.run(write)
@@ -276,7 +276,7 @@ async def test_what_is_due_is_found_by_a_range_of_an_index(tmp_path: Any) -> Non
     store = SqliteStore(str(tmp_path / "x.db"))
     await store.schedules.put(a_schedule(), expected=None)
 
-    def plan(db: sqlite3.Connection, changed: list[str]) -> list[str]:
+    def plan(db: sqlite3.Connection, changed: dict[str, bool]) -> list[str]:
         return [
             row[3]
             for sql in ("due_at <= 5 ORDER BY due_at, id LIMIT 5", "id > 'a' ORDER BY id LIMIT 5")
