@@ -11,6 +11,8 @@ from starlette.routing import Route
 from tests.http.front import assert_problem, calling, new_app
 from tinyworkflow_core import App, create_app
 from tinyworkflow_core.errors import ConfigurationError
+from tinyworkflow_core.http.settings import HttpSettings
+from tinyworkflow_core.http.ui import UiRoutes
 
 KEYS = ("first-key", "second-kéy")
 
@@ -65,15 +67,18 @@ async def test_whoever_brings_no_right_key_is_401_even_on_this_machine(locked: A
 
 async def test_every_route_but_health_its_description_and_what_is_signed_asks_for_a_key(locked: App) -> None:
     """Not a list of routes: whatever is added is in it."""
+    routes = [route for route in create_app(locked).routes if isinstance(route, Route)]
+    every = [(method, one.path) for one in routes for method in (one.methods or set()) - {"HEAD"}]
+    # The dashboard's own routes are behind one that hands on whatever is under /ui.
+    assert {one.path for one in routes if one.methods is None} == {"/ui", "/ui/{rest:path}"}
+    every += [(one.method, one.path) for one in UiRoutes(locked, HttpSettings(), max_body_bytes=1000).operations()]
     async with calling(locked) as caller:
         asked = set()
-        for route in create_app(locked).routes:
-            assert isinstance(route, Route)
-            for method in (route.methods or set()) - {"HEAD"}:
-                answer = await caller.request(method, route.path)
-                if answer.status_code == 401 or answer.headers.get("location", "").startswith("/ui/login"):
-                    asked.add(route.path)
-        everything = {route.path for route in create_app(locked).routes if isinstance(route, Route)}
+        for method, path in every:
+            answer = await caller.request(method, path)
+            if answer.status_code == 401 or answer.headers.get("location", "").startswith("/ui/login"):
+                asked.add(path)
+        everything = {path for _, path in every}
         of_pages = {"/ui/login", "/ui/logout", "/ui/static/{name}"}
         assert everything - asked == {"/healthz", "/openapi.json", "/hooks/{name}", "/approvals/{token}"} | of_pages
         assert len(asked) > 8

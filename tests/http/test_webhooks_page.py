@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import httpx
 import pytest
@@ -29,6 +30,7 @@ async def test_the_code_of_the_webhooks_page_does_what_it_says(tmp_path: Path, m
     code = "\n\n".join(re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
     (tmp_path / "page_webhooks.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("tinyworkflow_core.registry._declared", WeakValueDictionary())  # other pages' code has its own
     monkeypatch.setenv("TINYWORKFLOW_DATABASE_URL", "sqlite:///:memory:")
     for name in ("SHOP_SECRET", "BANK_SECRET", "STRIPE_SECRET", "DEPOT_SECRET"):
         monkeypatch.setenv(name, KEY)
