@@ -476,3 +476,24 @@ def test_an_interrupt_in_a_step_ends_the_process_without_a_word_of_its_own(caplo
         asyncio.run(main())
     gc.collect()
     assert [one.getMessage() for one in caplog.records if one.name == "asyncio"] == []
+
+
+async def test_a_run_that_waited_for_somebody_to_pick_it_up_sleeps_no_shorter(store: Store) -> None:
+    clock = VirtualClock()
+    one = app(store, clock=clock, workflows=[naps_for_an_hour])
+    run_id = await one.client.start_workflow(naps_for_an_hour)
+    clock.move_to(START + timedelta(hours=2))  # nobody was there
+    picked_up = clock.now()
+    assert await one.advance(run_id) is Progress.RELEASED
+    assert (await _run(store, run_id)).wake_at == picked_up + timedelta(hours=1)
+    assert await _types(one, run_id) == ["RunStarted", "RunPickedUp", "TimerStarted"]
+    clock.move_to(START + timedelta(hours=3))
+    assert await one.advance(run_id) is Progress.CLOSED  # by a replay that has read when it began
+    assert datetime.fromisoformat(await one.client.get_result(run_id)) == picked_up
+
+
+@workflow
+async def naps_for_an_hour(ctx: WorkflowContext) -> str:
+    began = ctx.now()
+    await ctx.sleep("1h")
+    return str(began)

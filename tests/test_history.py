@@ -105,6 +105,7 @@ GOLDEN: list[dict[str, Any]] = [
     },
     {"kind": "RunForked", "at": AT, "from_run_id": "r", "at_event": 7},
     {"kind": "PatchMarked", "at": AT, "patch": "new-tax"},
+    {"kind": "RunPickedUp", "at": AT},
     {"kind": "ActivityScheduled", "at": AT, **ACTIVITY, "attempt": 2, "deadline": LATER},
     {"kind": "ActivityStarted", "at": AT, **ACTIVITY},
     {"kind": "ActivityHeartbeat", "at": AT, "id": 1, "attempt": 2, "details": "[1]"},

@@ -693,6 +693,7 @@ EVERY_EVENT: tuple[Event, ...] = (
     ),
     history.RunForked(at=T0, from_run_id="other", at_event=3),
     history.PatchMarked(at=T0, patch=ODD),
+    history.RunPickedUp(at=T0),
     history.ActivityScheduled(**_ACTIVITY, attempt=2, deadline=T0 + SECOND),
     history.ActivityStarted(**_ACTIVITY),
     history.ActivityHeartbeat(at=T0, id=1, attempt=2, details=ODD),

@@ -303,9 +303,13 @@ class Call:
         if len(ready) <= 1:
             return len(ready)
         limit = self._around.store.max_event_bytes
-        # Patches go first. Were a document to follow, what the others create would stand before its event.
-        patches = [PatchMarked(at=self._began, patch=one) for one in self._execution.journal.unrecorded_patches]
-        fit = max(how_many_fit([*patches, *(one.event for one in ready)], limit) - len(patches), min(1, len(ready)))
+        # Marks go first. Were a document to follow, what the others create would stand before its event.
+        marks: list[Event] = [
+            PatchMarked(at=self._began, patch=one) for one in self._execution.journal.unrecorded_patches
+        ]
+        if self._execution.picked_up is not None:
+            marks.append(self._execution.picked_up)
+        fit = max(how_many_fit([*marks, *(one.event for one in ready)], limit) - len(marks), min(1, len(ready)))
         size = 0
         for i, one in enumerate(ready[:fit]):
             size += size_of_new_runs(one.new_runs)
@@ -360,13 +364,13 @@ class Call:
     async def _write(self, ready: Sequence[Ready]) -> tuple[list[Event], int, int]:
         """Commit it, and have what goes out dispatched. Returns the events, and how many others stand before and after
         them."""
-        patches, withdrawn = self._holding.patches(), self._holding.withdrawn_approvals()
+        marks, withdrawn = self._holding.marks(), self._holding.withdrawn_approvals()
         status = self._execution.custom_status if self._holding.execution else self._ledger.run.custom_status
         closed = [*(one.event for one in ready if one.event is not None), *withdrawn]
         shown = self._ledger.changes_shown(closed, status, self._holding.now())
         while True:
             events = [one.event for one in ready if one.event is not None]
-            written = [*patches, *events, *withdrawn]
+            written = [*marks, *events, *withdrawn]
             try:
                 await self._ledger.write(
                     written,
@@ -379,7 +383,7 @@ class Call:
             except RunExistsError as taken:
                 ready = [refused(one, taken.run_id, self._around) for one in ready]
         await self._holding.dispatch(call for one in ready for call in one.calls)
-        return events, len(patches), len(withdrawn)
+        return events, len(marks), len(withdrawn)
 
     async def _show_new_approvals(self) -> None:
         """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
@@ -393,11 +397,11 @@ class Call:
         if not new and not withdrawn:
             return
         events = [*(event for one in new if (event := asked_for(one, now)) is not None), *withdrawn]
-        patches = holding.patches()
+        marks = holding.marks()
         holding.show_state()
         release = self._ledger.release(Status.RUNNING, keep_lease=True)
-        await self._ledger.write([*patches, *events], release=release)
-        self._execution.skip(len(patches))
+        await self._ledger.write([*marks, *events], release=release)
+        self._execution.skip(len(marks))
         self._execution.step(events)
 
     async def _let_go(self, work: Work) -> Progress:

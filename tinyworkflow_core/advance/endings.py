@@ -118,7 +118,7 @@ def _last_words(holding: Holding) -> list[Event]:
     answers = holding.execution.answers if holding.execution is not None else ()
     now = holding.now()
     said = [UpdateCompleted(at=now, message_id=one.message_id, result=one.result, error=one.error) for one in answers]
-    return [*holding.patches(), *said]
+    return [*holding.marks(), *said]
 
 
 async def _retry_later(holding: Holding, outcome: Failed, after: float) -> Progress:

@@ -126,7 +126,9 @@ class Holding:
             generation=run.generation,
             parent_run_id=run.parent_run_id,
         )
-        self.execution = Execution(definition, self.ledger.history, facts=facts, codec=self.around.codec)
+        self.execution = Execution(
+            definition, self.ledger.history, facts=facts, codec=self.around.codec, now=self.now()
+        )
         return self.execution
 
     async def dispatch(self, calls: Iterable[Task]) -> None:
@@ -134,12 +136,14 @@ class Holding:
         for call in dict.fromkeys(calls):
             await self.around.dispatcher.dispatch(call)
 
-    def patches(self) -> list[Event]:
-        """The marks that have to stand in the history before anything that the code did since."""
-        if self.execution is None or not self.execution.journal.unrecorded_patches:
+    def marks(self) -> list[Event]:
+        """What has to stand in the history before anything that the code did since: its late beginning, its patches."""
+        execution = self.execution
+        if execution is None or (execution.picked_up is None and not execution.journal.unrecorded_patches):
             return []
-        now = self.now()
-        return [PatchMarked(at=now, patch=one) for one in self.execution.take_patches()]
+        late, now = execution.take_picked_up(), self.now()
+        patches = [PatchMarked(at=now, patch=one) for one in execution.take_patches()]
+        return [*([] if late is None else [late]), *patches]
 
     def show_state(self, approvals: tuple[OpenApproval, ...] | None = None) -> None:
         """From the next release on the record shows what the run asks and says of itself now."""
@@ -170,4 +174,4 @@ class Holding:
 
     def with_what_goes_along(self, events: Sequence[Event]) -> list[Event]:
         """The events, after the marks that they depend on, and before what was withdrawn."""
-        return [*self.patches(), *events, *self.withdrawn_approvals()]
+        return [*self.marks(), *events, *self.withdrawn_approvals()]

@@ -59,6 +59,12 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RunPickedUp(Event):
+    """The code of this generation began at `at`, noticeably later than the run was started: for the code it is that
+    time. Without such an event it begins at the time of `RunStarted`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LeaseTaken(Event):
     """A new holder took the run from one that had died or fallen silent.
 
@@ -419,8 +425,8 @@ def _shape(cls: type[Event]) -> _Shape:
 _SHAPES_OF: dict[type[Event], _Shape] = {
     cls: _shape(cls)
     for cls in (
-        RunStarted, LeaseTaken, CancelRequested, RunTimedOut, RunSuspended, RunResumed, RunCompleted, RunFailed,
-        RunCancelled, RunTerminated, RunRetried, RunForked, PatchMarked,
+        RunStarted, RunPickedUp, LeaseTaken, CancelRequested, RunTimedOut, RunSuspended, RunResumed, RunCompleted,
+        RunFailed, RunCancelled, RunTerminated, RunRetried, RunForked, PatchMarked,
         ActivityScheduled, ActivityStarted, ActivityHeartbeat, ActivityCompleted, ActivityFailed, ActivityCancelled,
         TimerStarted, TimerFired, SignalReceived, ApprovalRequested, ApprovalDecided, ApprovalVoted,
         ApprovalWithdrawn, SideEffectRecorded, ChildStarted, ChildEnded, MessageSent, UpdateAccepted, UpdateCompleted,

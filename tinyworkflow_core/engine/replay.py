@@ -12,7 +12,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from ..clock import seconds, timestamp
@@ -20,6 +20,7 @@ from ..errors import ContinueAsNew, NonDeterminismError, SerializationError, Sus
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
 from ..tracebacks import without_words
+from .beginning import beginning
 from .commands import RequestApproval, StartTimer
 from .context import RunFacts, ScheduleInfo, WorkflowContext
 from .failing import Failing, next_delay
@@ -43,6 +44,7 @@ from .history import (
     RunCompleted,
     RunFailed,
     RunForked,
+    RunPickedUp,
     RunResumed,
     RunRetried,
     RunStarted,
@@ -102,10 +104,19 @@ def _schedule_of(started: RunStarted) -> ScheduleInfo | None:
 
 
 class Execution:
-    """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done."""
+    """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done.
+
+    `now`: the time at which code that has not begun begins; without it that is when the run was started.
+    """
 
     def __init__(
-        self, definition: WorkflowDefinition[Any], history: Sequence[Event], *, facts: RunFacts, codec: Codec
+        self,
+        definition: WorkflowDefinition[Any],
+        history: Sequence[Event],
+        *,
+        facts: RunFacts,
+        codec: Codec,
+        now: datetime | None = None,
     ) -> None:
         started = history[0] if history else None
         if not isinstance(started, RunStarted):
@@ -123,11 +134,12 @@ class Execution:
         self._is_time_up = False
         self._timed_out: Since | None = None
         self._latest = started.at
+        begins_at, self.picked_up = beginning(history, now)
         whole, history = history, effective(history)
         self.journal = Journal(history, children_lost=children_lost(whole))
         self._failing = Failing(self.journal)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
-            self.journal, now=timestamp(started.at), on_error=self._log_unhandled
+            self.journal, now=timestamp(begins_at), on_error=self._log_unhandled
         )
         self._context = WorkflowContext(
             facts,
@@ -240,6 +252,11 @@ class Execution:
         """Of updates: given, and not recorded yet."""
         return self._handlers.answers
 
+    def take_picked_up(self) -> RunPickedUp | None:
+        """That the code began late, if that is to be recorded: before patches. It counts as recorded from now on."""
+        taken, self.picked_up = self.picked_up, None
+        return taken
+
     def take_patches(self) -> list[str]:
         """The patches that are to be recorded before anything else is. They count as recorded from now on."""
         taken, self.journal.unrecorded_patches = self.journal.unrecorded_patches, []
@@ -341,7 +358,7 @@ class Execution:
             case UpdateCompleted():
                 self._handlers.note_answered(event.message_id)
                 self._border.note(event)
-            case LeaseTaken() | PatchMarked():
+            case LeaseTaken() | PatchMarked() | RunPickedUp():
                 pass
             case ActivityStarted():
                 self._failing.note_once(event.id)
@@ -477,6 +494,6 @@ _EARLY = (SignalReceived, UpdateAccepted, UpdateCompleted, UpdateRejected)
 
 _NOTED: frozenset[type[Event]] = frozenset({
     LeaseTaken, ActivityScheduled, ActivityStarted, ActivityHeartbeat, TimerStarted, ApprovalRequested,
-    ApprovalWithdrawn, RunSuspended, RunResumed, PatchMarked, UpdateCompleted, UpdateRejected,
+    ApprovalWithdrawn, RunSuspended, RunResumed, PatchMarked, RunPickedUp, UpdateCompleted, UpdateRejected,
 })  # fmt: skip
 """Events that record what the code asked for, or what happened around it: they do not move it."""

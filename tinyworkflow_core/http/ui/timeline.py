@@ -33,6 +33,7 @@ from ...engine.history import (
     RunCompleted,
     RunFailed,
     RunForked,
+    RunPickedUp,
     RunResumed,
     RunRetried,
     RunStarted,
@@ -220,6 +221,8 @@ class _Building(RowBuilding):
             case RunStarted():
                 self._open(row, Tone.OPEN, "open")
                 row.state = "open"
+            case RunPickedUp():
+                self._mark(row, Tone.OPEN, "its code began only now")
             case CancelRequested() | RunTimedOut() | RunForked():
                 self._mark(row, Tone.CANCELLED, _RUN_WORDS[type(event)])
             case RunSuspended():

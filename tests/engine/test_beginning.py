@@ -1,0 +1,87 @@
+"""A run that is picked up late begins late, in every replay: its code's time, and what it measures from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from tests.engine.history_builder import FACTS, START, codec, defined, replayed, started, stored
+from tinyworkflow_core import WorkflowContext
+from tinyworkflow_core.clock import moment
+from tinyworkflow_core.engine.commands import StartTimer
+from tinyworkflow_core.engine.history import (
+    Event,
+    LeaseTaken,
+    RunPickedUp,
+    RunResumed,
+    RunSuspended,
+    SignalReceived,
+    TimerFired,
+)
+from tinyworkflow_core.engine.replay import Completed, Execution
+
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+
+
+async def naps(ctx: WorkflowContext) -> str:
+    await ctx.sleep("30m")
+    return str(ctx.now())
+
+
+def execution(history: Sequence[Event], **options: Any) -> Execution:
+    return Execution(defined(naps), stored(history), facts=FACTS, codec=codec, **options)
+
+
+def due(run: Execution) -> Any:
+    [pending] = run.journal.open.values()
+    assert isinstance(pending.command, StartTimer)
+    return pending.due
+
+
+def test_a_sleep_of_a_run_picked_up_late_is_as_long_as_asked() -> None:
+    run = execution([started()], now=START + HOUR)
+    assert due(run) == START + HOUR + timedelta(minutes=30)
+    assert run.take_picked_up() == RunPickedUp(at=START + HOUR)
+    assert run.take_picked_up() is None  # once
+
+
+@pytest.mark.parametrize("before", [[], [LeaseTaken(at=START + SECOND, owner="b", previous_owner="a")]])
+def test_a_replay_begins_when_the_run_was_picked_up(before: list[Event]) -> None:
+    history = [started(), *before, RunPickedUp(at=START + HOUR)]
+    again = execution(history, now=START + 5 * HOUR)
+    assert (due(again), again.picked_up) == (START + HOUR + timedelta(minutes=30), None)
+    fired = TimerFired(at=START + 2 * HOUR, id=1, due=due(again))
+    assert replayed(naps, [*history, fired]) == Completed(output=codec.encode(str(START + 2 * HOUR)))
+
+
+def test_what_is_hardly_late_costs_no_event() -> None:
+    run = execution([started()], now=START + SECOND - timedelta(microseconds=1))
+    assert (run.picked_up, due(run)) == (None, START + timedelta(minutes=30))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [started(), TimerFired(at=START + HOUR, id=1, due=START + timedelta(minutes=30))],
+        [started(), SignalReceived(at=START, message_id="m", name="early", payload="1")],
+    ],
+    ids=["a step", "a signal"],
+)
+def test_code_that_has_begun_keeps_its_time(history: list[Event]) -> None:
+    """Histories of earlier releases say nothing of it."""
+    assert execution(history, now=START + 9 * HOUR).picked_up is None
+
+
+def test_what_came_before_its_time_to_begin_is_no_beginning() -> None:
+    early = SignalReceived(at=START - HOUR, message_id="m", name="early", payload="1")
+    aside = [RunSuspended(at=START, message_id="s"), RunResumed(at=START + SECOND, message_id="r")]
+    run = execution([started(), early, *aside], now=START + HOUR)
+    assert run.picked_up == RunPickedUp(at=START + HOUR)
+
+
+def test_who_only_looks_does_not_make_it_begin() -> None:
+    run = execution([started()])
+    assert (run.picked_up, run._context.now()) == (None, moment(START.timestamp()))
