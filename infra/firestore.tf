@@ -23,7 +23,7 @@ resource "google_firestore_backup_schedule" "daily" {
 # --- indexes ---------------------------------------------------------------------------------------------
 # tests/infra/test_indexes.py compares them with what the store asks and writes. There is no TTL policy, because nothing
 # that is stored carries the moment at which it may go, and TTL would leave the subcollections of a run behind: old runs
-# are removed by `tinyworkflow cleanup`.
+# are removed by `tinyworkflow cleanup`. What is stored, and why it may not expire: docs/stores.md.
 
 locals {
   runs      = "${var.collection}_runs"

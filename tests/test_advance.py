@@ -497,3 +497,28 @@ async def naps_for_an_hour(ctx: WorkflowContext) -> str:
     began = ctx.now()
     await ctx.sleep("1h")
     return str(began)
+
+
+async def test_a_call_that_comes_a_little_early_waits_for_the_time_of_the_run(store: Store) -> None:
+    one = app(store)
+    run_id = await one.client.start_workflow(short_nap, start_delay=0.1)
+    assert await one.advance(run_id) is Progress.CLOSED
+    state = await store.load(run_id)
+    assert state is not None
+    assert all(event.at >= state.history[0].at for event in state.history)
+
+
+async def test_a_call_that_comes_much_too_early_leaves_the_run_waiting(store: Store) -> None:
+    one = app(store)
+    run_id = await one.client.start_workflow(short_nap, start_delay=60)
+    assert await one.advance(run_id) is Progress.RELEASED
+    assert (await _run(store, run_id)).status is Status.PENDING
+    assert await _types(one, run_id) == ["RunStarted"]
+
+
+async def test_who_has_something_to_say_need_not_wait_for_the_time_of_the_run(store: Store) -> None:
+    one = app(store)
+    run_id = await one.client.start_workflow(short_nap, start_delay=0.12)
+    await one.client.cancel_workflow(run_id, "not wanted")
+    assert await one.advance(run_id) is Progress.CLOSED
+    assert await _types(one, run_id) == ["RunStarted", "CancelRequested", "RunCancelled"]

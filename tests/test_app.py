@@ -263,6 +263,19 @@ async def test_what_was_started_while_no_worker_lived_is_done_by_the_next_one(wo
     assert [await client.get_result(run_id, timeout=5) for run_id in run_ids] == [2, 3, 4, 5, 6]
 
 
+async def test_a_worker_with_more_to_do_than_room_for_does_not_wait_for_its_next_tick(worlds: Worlds) -> None:
+    client = worlds.app(dispatcher="none").client
+    run_ids = [await client.start_workflow(adds, number) for number in range(20)]
+
+    async def call(task: Task) -> None:
+        await worker.carry_out(task)
+
+    narrow = LocalDispatcher(call, clock=SystemClock(), max_calls=3)
+    worker = worlds.app(store=Deaf(open_store(worlds.url)), dispatcher=narrow, tick_seconds=60)
+    await worker.start_worker()
+    assert sorted([await client.get_result(run_id, timeout=20) for run_id in run_ids]) == list(range(2, 22))
+
+
 class Deaf:
     """A store that tells nobody of changes, and says how often it was asked what is due."""
 
@@ -325,8 +338,8 @@ async def test_a_delayed_start_is_on_time_here_and_in_another_process(worlds: Wo
     clock = SystemClock()
     await worlds.worker(tick_seconds=0.05)
     for client in (worlds.app().client, worlds.app(dispatcher="none").client):
-        run_id = await client.start_workflow(adds, 1, start_delay="200ms")
-        starts_at = clock.now() + timedelta(milliseconds=200)
+        run_id = await client.start_workflow(adds, 1, start_delay="600ms")
+        starts_at = clock.now() + timedelta(milliseconds=600)
         await asyncio.sleep(0.05)
         assert (await worlds.run(run_id)).status is Status.PENDING
         assert await client.get_result(run_id, timeout=5) == 3

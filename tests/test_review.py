@@ -247,7 +247,7 @@ async def test_a_history_that_this_release_cannot_read_parks_the_run_and_harms_i
         assert "does not know" in (run.problem or "")
         clock.move_to(clock.now() + timedelta(minutes=5))
     assert await one.advance(run_id) is Progress.CLOSED
-    assert await _types(one, run_id) == ["RunStarted", "RunCompleted"]
+    assert await _types(one, run_id) == ["RunStarted", "RunPickedUp", "RunCompleted"]
 
 
 async def test_a_run_that_could_not_be_loaded_is_let_go_and_not_taken_for_dead(store: Store) -> None:

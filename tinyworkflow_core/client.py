@@ -83,9 +83,10 @@ class WorkflowClient:
         definition = self.registry.workflow(name, version)
         text = self.codec.encode(definition.validate(input_data))
         delay = None if start_delay is None else seconds(start_delay)
-        request = self.codec.fingerprint(
-            self.codec.encode([name, version, self.codec.plaintext(text), workflow_id, dict(attributes or {}), delay])
-        )
+        request = None
+        if idempotency_key is not None:
+            said = [name, version, self.codec.plaintext(text), workflow_id, dict(attributes or {}), delay]
+            request = self.codec.fingerprint(self.codec.encode(said))
         run_id = _run_id(name, run_id, idempotency_key)
         now = self.clock.now()
         starts_at = now if delay is None else now + timedelta(seconds=delay)
@@ -98,7 +99,7 @@ class WorkflowClient:
             created_at=now,
             wake_at=starts_at,
             attributes=_attributes(attributes),
-            request_digest=request if idempotency_key is not None else None,
+            request_digest=request,
         )
         started = RunStarted(
             at=starts_at,
@@ -140,8 +141,11 @@ class WorkflowClient:
         Raises WorkflowFailedError (its cause is the workflow's own exception where that can be rebuilt),
         WorkflowCancelledError, RunNotFoundError, and TimeoutError after `timeout`.
         """
-        async with asyncio.timeout(None if timeout is None else seconds(timeout)):
+        if timeout is None:
             run = await self._wait_closed(run_id)
+        else:
+            async with asyncio.timeout(seconds(timeout)):
+                run = await self._wait_closed(run_id)
         if run.status is Status.COMPLETED:
             return self.codec.decode(run.output or "null")
         if run.status is Status.CANCELLED:

@@ -6,6 +6,7 @@ because the tick finds by `wake_at` whatever was not dispatched; it only makes t
 
 from __future__ import annotations
 
+from collections.abc import Set
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -63,6 +64,20 @@ class Dispatcher(Protocol):
 
     async def close(self) -> None:
         """Stop making calls; what is under way is let go."""
+        ...
+
+
+@runtime_checkable
+class MakesCalls(Protocol):
+    """What a dispatcher can do besides that makes the calls itself: tell how much it could begin with now."""
+
+    @property
+    def room(self) -> int:
+        """How many more calls would begin at once, without waiting their turn."""
+        ...
+
+    def in_hand(self) -> Set[str]:
+        """The runs whose Advance is under way or waits its turn."""
         ...
 
 

@@ -28,15 +28,15 @@ class Limits:
             left = total - max(0.0, (started_at - (attempt.first_started_at or started_at)).total_seconds())
             if self._longest is None or left <= self._longest:
                 self._longest, self._is_total = left, True
-        self._is_bounded = self._longest is not None or self._activity.heartbeat_timeout is not None
-        self._scope = asyncio.timeout(self._longest)
+        is_bounded = self._longest is not None or self._activity.heartbeat_timeout is not None
+        self._scope = asyncio.timeout(self._longest) if is_bounded else None
         self._timer: asyncio.TimerHandle | None = None
         self._is_silent = False
         self.total_is_spent = False
         """Whether the attempt was ended because the whole step's time is up."""
 
     async def __aenter__(self) -> None:
-        if not self._is_bounded:
+        if self._scope is None:
             return
         if self._is_total and self._longest is not None and self._longest <= 0:
             self.total_is_spent = True
@@ -46,7 +46,7 @@ class Limits:
             self._look_again_in(self._activity.heartbeat_timeout)
 
     async def __aexit__(self, *raised: Any) -> None:
-        if not self._is_bounded:
+        if self._scope is None:
             return
         if self._timer is not None:
             self._timer.cancel()
@@ -64,7 +64,7 @@ class Limits:
         now = asyncio.get_running_loop().time()
         if (left := self._alive_at() + (self._activity.heartbeat_timeout or 0) - now) > 0:
             self._look_again_in(left)
-        elif not self._scope.expired():
+        elif self._scope is not None and not self._scope.expired():
             self._is_silent = True
             self._scope.reschedule(now)
 

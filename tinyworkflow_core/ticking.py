@@ -4,6 +4,10 @@ Timers that are due, runs whose function died, wake-ups that were lost, messages
 `due` in the store, and so do schedules whose time has come. The tick reads those and nothing else; of open runs it
 looks at those alone that a schedule which is due has started last.
 
+Where the dispatcher makes the calls itself, in this process, a tick takes no more than there is room for, nothing that
+is in hand here already, and of more than that a choice of its own: other processes look at the same runs at the same
+time, and whatever two of them want to take is one taking for nothing. What it leaves is found by the next tick.
+
 What one schedule does is firing.py's and backfilling.py's business.
 """
 
@@ -18,7 +22,7 @@ from typing import Any
 from .backfilling import advance_backfills
 from .client import WorkflowClient
 from .clock import Clock, fresh_id
-from .dispatcher import Advance, Dispatcher
+from .dispatcher import Advance, Dispatcher, MakesCalls
 from .errors import StoreError, StoreUnavailableError
 from .firing import fire, knowing
 from .records import dataclass
@@ -30,6 +34,9 @@ _log = logging.getLogger("tinyworkflow.schedules")
 
 TICK_LIMIT = 1000
 """Runs that one tick dispatches, and runs that it starts; the rest is due at the next one, longest overdue first."""
+SPREAD = 4
+"""A tick that finds more than it has room for chooses from so many times that, the longest overdue. More would be read
+by every process for nothing; with less they would want to take the same ones more often."""
 SHARE = 100
 """Of the runs that a tick starts at most so many are one schedule's, and as many its backfills': then it is others'
 turn, and its own again after theirs."""
@@ -41,7 +48,8 @@ these."""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TickReport:
-    """What a tick did. `more` says that it stopped at its limit: call again."""
+    """What a tick did. `more` says that it stopped at its limit, or where this process had no room for more calls: call
+    again."""
 
     dispatched: tuple[str, ...]
     more: bool
@@ -73,12 +81,13 @@ async def tick(
     client: WorkflowClient | None = None,
     deadline: datetime | None = None,
 ) -> TickReport:
-    """Dispatch every run that is due, and with a `client` start the runs of every schedule that is due, each up to
-    `limit`, and nothing more after `deadline`. Safe to call from anywhere, at any time, by several at once.
+    """Dispatch every run that is due and that there is room for, and with a `client` start the runs of every schedule
+    that is due, each up to `limit`, and nothing more after `deadline`. Safe to call from anywhere, at any time, by
+    several at once.
 
     What it did not come to is due at the next call. Raises StoreUnavailableError.
     """
-    due = await store.due(now=clock.now(), limit=limit, gone=is_gone)
+    due, more = await _due(store, dispatcher, now=clock.now(), is_gone=is_gone, limit=limit)
     dispatched: list[str] = []
     for run_id in due:
         if deadline is not None and clock.now() >= deadline:
@@ -88,7 +97,34 @@ async def tick(
     firing = _Firing(limit)
     if client is not None:
         await firing.go(client, deadline)
-    return firing.report(dispatched, more=firing.more or len(due) >= limit)
+    return firing.report(dispatched, more=firing.more or more)
+
+
+async def _due(
+    store: Store, dispatcher: Dispatcher, *, now: datetime, is_gone: Callable[[str], bool], limit: int
+) -> tuple[list[str], bool]:
+    """The runs to dispatch, longest overdue first, and whether there may be more."""
+    if not isinstance(dispatcher, MakesCalls):
+        due = await store.due(now=now, limit=limit, gone=is_gone)
+        return due, len(due) >= limit
+    room = dispatcher.room
+    if not room:
+        return [], True
+    # Beside what is in hand, which may be due still: it must not stand in the way of the rest.
+    page = limit if room >= limit else min(limit, SPREAD * room + len(dispatcher.in_hand()))
+    due = await store.due(now=now, limit=page, gone=is_gone)
+    in_hand = dispatcher.in_hand()
+    others = [run_id for run_id in due if run_id not in in_hand]
+    chosen = _some(others, min(limit, dispatcher.room))
+    return chosen, len(due) >= page or len(chosen) < len(others)
+
+
+def _some(run_ids: list[str], count: int) -> list[str]:
+    """So many of them at most, in their order, and not the same ones everywhere."""
+    if len(run_ids) <= count:
+        return run_ids
+    chosen = set(sorted(run_ids, key=lambda _: fresh_id(8))[:count])
+    return [run_id for run_id in run_ids if run_id in chosen]
 
 
 class _Firing:

@@ -98,6 +98,32 @@ async def test_calls_are_posted_and_nobody_waits_for_the_answer() -> None:
         await dispatcher.close()
 
 
+async def test_a_call_that_waits_its_turn_is_made_once_however_often_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(direct, "MAX_CONCURRENT_CALLS", 1)
+    async with Worker().listening() as worker:
+        dispatcher = worker.dispatcher()
+        worker.may_answer.clear()
+        await dispatcher.dispatch(Advance(run_id="a"))
+
+        async def it_came() -> bool:
+            return len(worker.asked) == 1
+
+        await eventually(it_came)
+        for _ in range(3):  # ticks that find the same runs again
+            for run_id in "ab":
+                await dispatcher.dispatch(Advance(run_id=run_id))
+        assert dispatcher.busy == 3, "the one of a that has been sent may have looked already"
+        worker.may_answer.set()
+        await ended(dispatcher)
+        assert [body["run_id"] for _, body, _ in worker.asked] == ["a", "a", "b"]
+        await dispatcher.dispatch(Advance(run_id="a"))
+        await ended(dispatcher)
+        assert len(worker.asked) == 4
+        await dispatcher.close()
+
+
 async def test_a_call_for_later_is_left_to_the_tick() -> None:
     async with Worker().listening() as worker:
         dispatcher = worker.dispatcher()
@@ -204,7 +230,7 @@ def test_each_event_loop_has_connections_of_its_own() -> None:
             made[0].worker = WorkerAddress(f"http://127.0.0.1:{worker.port}")
             await made[0].dispatch(task)
             await ended(made[0])
-            await made[0]._client().aclose()  # as whoever ends a loop for good would
+            await made[0]._lane().client.aclose()  # as whoever ends a loop for good would
             return len(worker.asked)
 
     assert [asyncio.run(once(PERFORM)) for _ in range(2)] == [1, 1]

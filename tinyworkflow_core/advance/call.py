@@ -34,7 +34,7 @@ from ..tracebacks import told
 from .endings import close, continue_as_new, park, stay_suspended, suspend, terminate
 from .holding import Attention, Holding
 from .intake import Intake
-from .outgoing import Ready, cancellation, outgoing, refused, unreachable
+from .outgoing import Ready, Together, cancellation, outgoing, refused, unreachable
 from .records import (
     asked_for,
     begins_at,
@@ -47,6 +47,9 @@ from .records import (
 from .surroundings import Progress, Surroundings
 from .unheard import ends_missed, failed_by_deadline
 from .work import Work
+
+_SOON = 0.15
+"""Seconds. A dispatcher may make the call for a moment a little before it: that is waited for inside the call."""
 
 _FROM_WORK = (ActivityCompleted, ActivityFailed, ActivityCancelled, TimerFired, SideEffectRecorded)
 
@@ -86,7 +89,7 @@ class Call:
             return await stay_suspended(holding)
         begins = begins_at(self._ledger.run, self._ledger.history)
         try:
-            if begins is not None and begins > self._began:
+            if begins is not None and begins > await self._waited_for(begins):
                 progress = await self._wait_until(begins)
                 if progress is not None:
                     return progress
@@ -141,6 +144,19 @@ class Call:
         consumed = tuple(one.id for one in done)
         await self._ledger.write(events if is_suspended(self._ledger.history) else [], consumed=consumed)
         self._holding.inbox = [one for one in inbox if one not in done]
+
+    async def _waited_for(self, begins: datetime) -> datetime:
+        """This moment, once the run's time has come, if that is soon; or somebody has something to say to it."""
+        while (left := (begins - (now := self._holding.now())).total_seconds()) > 0:
+            if (
+                left > min(_SOON, self._patience)
+                or self._holding.inbox
+                or self._attention.messages
+                or self._holding.is_over(now)
+            ):
+                break
+            await self._wait(left, now)
+        return now
 
     async def _wait_until(self, begins: datetime) -> Progress | None:
         """Somebody woke a run whose time has not come: note what they said and leave it waiting. None when they cancel
@@ -211,7 +227,7 @@ class Call:
             deciding = due is not None and due <= now and (bool(self._ledger.run.open_approvals) or work.gives_up(now))
             if self._attention.messages or deciding:
                 await self._intake.look(needed=deciding or not work.is_running)
-            ready = [] if self._is_quiet(work, now, due) else self._ready(work, now)
+            ready = self._fitting(_taken(work)) if self._is_quiet(work, now, due) else self._ready(work, now)
             if self._intake.terminate is not None:
                 return None
             if ready:
@@ -230,15 +246,17 @@ class Call:
             await self._wait(until_due, now)
 
     async def _wait(self, until_due: float | None, now: datetime) -> None:
-        waits = [until_due, self._ledger.seconds_to_renewal(now)]
+        longest = self._ledger.seconds_to_renewal(now)
+        if until_due is not None and until_due < longest:
+            longest = until_due
         if self._holding.deadline is not None:
-            waits.append((self._holding.deadline - now).total_seconds())
-        await self._attention.wait(min(one for one in waits if one is not None))
+            longest = min(longest, (self._holding.deadline - now).total_seconds())
+        await self._attention.wait(longest)
 
     def _next_wake(self, work: Work) -> datetime | None:
         """When a timer, a retry, an attempt elsewhere or the run itself is due."""
-        moments = [one for one in (work.next_wake(), self._run_deadline()) if one is not None]
-        return min(moments, default=None)
+        due, deadline = work.next_wake(), self._run_deadline()
+        return deadline if due is None or (deadline is not None and deadline < due) else due
 
     def _run_deadline(self) -> datetime | None:
         deadline = self._execution.deadline
@@ -255,8 +273,8 @@ class Call:
         return ended
 
     def _is_quiet(self, work: Work, now: datetime, due: datetime | None) -> bool:
-        """Whether `_ready` can find nothing: mostly so right after the code has asked for something."""
-        if work.ended or work.unwanted or work.broken is not None or self._holding.inbox:
+        """Whether nothing can have happened but that activities have ended: mostly so."""
+        if work.unwanted or work.broken is not None or self._holding.inbox:
             return False
         if (due is not None and due <= now) or now >= self._heartbeats_at:
             return False
@@ -272,15 +290,17 @@ class Call:
         ready = self._intake.take(now, seen=self._execution.seen.keys(), execution=self._execution)
         if self._intake.suspend is None:
             work.start_due(now, heard_of)
-            ready += [Ready(event) for event in work.ended]
-            work.ended.clear()
+            ready += _taken(work)
             ready += self._due_with_the_run(work, now)
+        return self._fitting(ready)
+
+    def _fitting(self, ready: list[Ready]) -> list[Ready]:
         fit = self._how_many_fit(ready)
         for one in ready[fit:]:
             if one.message_id is not None:
                 self._attention.messages = True  # it is still in the inbox
-            elif isinstance(one.event, _FROM_WORK):
-                work.ended.append(one.event)
+            elif isinstance(one.event, _FROM_WORK) and self._holding.work is not None:
+                self._holding.work.ended.append(one.event)
         return ready[:fit]
 
     def _due_with_the_run(self, work: Work, now: datetime) -> list[Ready]:
@@ -366,24 +386,24 @@ class Call:
         them."""
         marks, withdrawn = self._holding.marks(), self._holding.withdrawn_approvals()
         status = self._execution.custom_status if self._holding.execution else self._ledger.run.custom_status
-        closed = [*(one.event for one in ready if one.event is not None), *withdrawn]
-        shown = self._ledger.changes_shown(closed, status, self._holding.now())
+        together = Together.of(ready)
+        shown = self._ledger.changes_shown([*together.events, *withdrawn], status, self._holding.now)
         while True:
-            events = [one.event for one in ready if one.event is not None]
-            written = [*marks, *events, *withdrawn]
             try:
                 await self._ledger.write(
-                    written,
-                    consumed=tuple(one.message_id for one in ready if one.message_id is not None),
+                    [*marks, *together.events, *withdrawn],
+                    consumed=together.consumed,
                     release=shown,
-                    outbox=tuple(letter for one in ready for letter in one.outbox),
-                    new_runs=tuple(new for one in ready for new in one.new_runs),
+                    outbox=together.outbox,
+                    new_runs=together.new_runs,
                 )
                 break
             except RunExistsError as taken:
                 ready = [refused(one, taken.run_id, self._around) for one in ready]
-        await self._holding.dispatch(call for one in ready for call in one.calls)
-        return events, len(marks), len(withdrawn)
+                together = Together.of(ready)
+        if together.calls:
+            await self._holding.dispatch(together.calls)
+        return together.events, len(marks), len(withdrawn)
 
     async def _show_new_approvals(self) -> None:
         """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
@@ -431,3 +451,10 @@ class Call:
         if wake_at is not None:
             await around.dispatcher.dispatch(Advance(run_id=holding.run_id), at=None if goes_on else wake_at)
         return Progress.CONTINUES if goes_on else Progress.RELEASED
+
+
+def _taken(work: Work) -> list[Ready]:
+    """What of the work has ended since the last look."""
+    ready = [Ready(event) for event in work.ended]
+    work.ended.clear()
+    return ready

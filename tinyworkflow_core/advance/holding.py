@@ -18,6 +18,9 @@ from .records import cast_vote, open_approval
 from .surroundings import Surroundings
 from .work import Work
 
+_HARDLY = 0.0005
+"""Seconds. The same moment, reckoned from two clocks, differs by as much as the reckoning takes."""
+
 
 class Attention:
     """What wakes a call that waits: an activity's end, or somebody who knows of new messages."""
@@ -63,8 +66,8 @@ class Attention:
         self._was_called = False
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        # One that rings earlier is left as it is, and set anew then: cheaper than a timer for every step.
-        if self._timer is None or self._timer.when() > self._until:
+        # One that rings earlier, or hardly later, is left as it is, and set anew then: cheaper than one for every step.
+        if self._timer is None or self._timer.when() > self._until + _HARDLY:
             self.rest()
             self._timer = loop.call_at(self._until, self._ring, loop)
 
@@ -72,7 +75,7 @@ class Attention:
         timer, self._timer = self._timer, None
         if self._waiter is None:
             return  # it was set for a wait that is over
-        if timer is not None and timer.when() < self._until:
+        if timer is not None and timer.when() < self._until - _HARDLY:
             self._set_timer(loop)
         else:
             self.call()

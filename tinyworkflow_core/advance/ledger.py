@@ -7,7 +7,7 @@ repeats a write whose answer was lost, and keeps the lease alive. What is writte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -115,9 +115,12 @@ class Ledger:
 
     def show(self, **changes: Any) -> None:
         """From the next release on the record shows these."""
-        self.run = replace(self.run, **changes)
+        if any(getattr(self.run, name) != value for name, value in changes.items()):
+            self.run = replace(self.run, **changes)
 
-    def changes_shown(self, events: Sequence[Event], custom_status: str | None, now: datetime) -> Release | None:
+    def changes_shown(
+        self, events: Sequence[Event], custom_status: str | None, now: Callable[[], datetime]
+    ) -> Release | None:
         """The change of the record that goes with these events while the lease is kept; None when there is none.
 
         Votes are shown, and decided approvals taken off, in the same write that takes the message out of the inbox, so
@@ -132,10 +135,11 @@ class Ledger:
         left = tuple(one for one in asked if verdict(one, one.votes) is None)
         # By fingerprint: a sealed value is another text each time.
         differs = self._fingerprint(custom_status) != self._fingerprint(self.run.custom_status)
-        late = differs and now >= self._shown_at + _SHOWN_EVERY
+        moment = now()
+        late = differs and moment >= self._shown_at + _SHOWN_EVERY
         if left == self.run.open_approvals and not late:
             return None
-        self._shown_at = now
+        self._shown_at = moment
         self.show(open_approvals=left, custom_status=custom_status)
         return self.release(Status.RUNNING, keep_lease=True)
 

@@ -3,9 +3,10 @@ are calls of their own, answers to updates. Each is an event, and what is writte
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from ..dispatcher import Advance, Perform, Task
 from ..engine.commands import ExecuteActivity, SendMessage, StartChild
@@ -55,6 +56,34 @@ class Ready:
     outbox: tuple[tuple[str, Message], ...] = ()
     new_runs: tuple[NewRun, ...] = ()
     calls: tuple[Task, ...] = ()
+
+
+class Together(NamedTuple):
+    """What several of them are in one write."""
+
+    events: list[Event]
+    consumed: tuple[str, ...]
+    outbox: tuple[tuple[str, Message], ...]
+    new_runs: tuple[NewRun, ...]
+    calls: tuple[Task, ...]
+
+    @classmethod
+    def of(cls, ready: Sequence[Ready]) -> Together:
+        """In their order."""
+        events: list[Event] = []
+        consumed: list[str] = []
+        outbox: list[tuple[str, Message]] = []
+        new_runs: list[NewRun] = []
+        calls: list[Task] = []
+        for one in ready:
+            if one.event is not None:
+                events.append(one.event)
+            if one.message_id is not None:
+                consumed.append(one.message_id)
+            outbox += one.outbox
+            new_runs += one.new_runs
+            calls += one.calls
+        return cls(events, tuple(consumed), tuple(outbox), tuple(new_runs), tuple(calls))
 
 
 def outgoing(execution: Execution, run: Run, around: Surroundings, now: datetime) -> list[Ready]:

@@ -203,7 +203,7 @@ class Work:
                 self._spawn(command_id, lambda: self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
-        task = asyncio.ensure_future(self._see_through(command_id, work))
+        task = asyncio.get_running_loop().create_task(self._see_through(command_id, work))
         if not task.done():  # with asyncio.eager_task_factory it may have come to its end already
             self._running[command_id] = task
 

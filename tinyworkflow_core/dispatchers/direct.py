@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime
 
 import httpx
@@ -17,15 +18,26 @@ import httpx
 from ..clock import Clock
 from ..dispatcher import FailedCalls, Task
 from ..errors import ConfigurationError
+from ..records import dataclass
 from .worker import WorkerAddress, body_of
 
 _log = logging.getLogger("tinyworkflow.dispatch")
 
 MAX_CONCURRENT_CALLS = 200
-"""Calls under way at a time; the rest wait their turn."""
+"""Calls under way at a time; the rest wait their turn, and those that are equal are one."""
 CONNECT_TRIES = 5
 """Further tries of a connection, after 0, 0.5, 1, 2 and 4 s: a worker that is being started anew is back by then."""
 _CONNECT_SECONDS = 5.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Lane:
+    """What belongs to one event loop."""
+
+    client: httpx.AsyncClient
+    places: asyncio.Semaphore
+    waiting: set[Task] = field(default_factory=set)
+    """Calls that have not been sent yet: they will see whatever another one would be made for."""
 
 
 class DirectDispatcher:
@@ -50,7 +62,7 @@ class DirectDispatcher:
                 )
             self._headers["Authorization"] = f"Bearer {key}"
         self._transport = transport
-        self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -69,7 +81,11 @@ class DirectDispatcher:
         """See the port. A call for later is not made."""
         if self._closed or (at is not None and at > self._clock.now()):
             return
-        call = asyncio.get_running_loop().create_task(self._call(self._client(), task))
+        lane = self._lane()
+        if task in lane.waiting:
+            return
+        lane.waiting.add(task)
+        call = asyncio.get_running_loop().create_task(self._call(lane, task))
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
@@ -80,28 +96,31 @@ class DirectDispatcher:
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        self._clients.clear()
-        if client is not None:
-            await client.aclose()
+        lane = self._lanes.pop(asyncio.get_running_loop(), None)
+        self._lanes.clear()
+        if lane is not None:
+            await lane.client.aclose()
 
-    def _client(self) -> httpx.AsyncClient:
-        """The client of the running event loop; its connections belong to that loop."""
+    def _lane(self) -> _Lane:
+        """That of the running event loop; connections belong to their loop."""
         loop = asyncio.get_running_loop()
-        if loop not in self._clients:
+        if loop not in self._lanes:
             limits = httpx.Limits(max_connections=MAX_CONCURRENT_CALLS)
-            self._clients[loop] = httpx.AsyncClient(
+            client = httpx.AsyncClient(
                 headers=self._headers,
                 # An answer comes when the run waits or has ended, and that takes what it takes.
                 timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
                 transport=self._transport or httpx.AsyncHTTPTransport(retries=CONNECT_TRIES, limits=limits),
                 trust_env=False,  # a proxy of the environment is for the outside world
             )
-        return self._clients[loop]
+            self._lanes[loop] = _Lane(client=client, places=asyncio.Semaphore(MAX_CONCURRENT_CALLS))
+        return self._lanes[loop]
 
-    async def _call(self, client: httpx.AsyncClient, task: Task) -> None:
+    async def _call(self, lane: _Lane, task: Task) -> None:
         try:
-            answer = await client.post(self.worker.of(task), content=body_of(task))
+            async with lane.places:
+                lane.waiting.discard(task)
+                answer = await lane.client.post(self.worker.of(task), content=body_of(task))
         except Exception as error:  # the run is in the store, and the tick brings it back
             self._missed(task, type(error).__name__, f"{type(error).__name__}: {error}")
             return

@@ -11,8 +11,8 @@ import heapq
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
-from datetime import datetime
+from collections.abc import Awaitable, Callable, Set
+from datetime import datetime, timedelta
 
 from ..clock import Clock
 from ..dispatcher import Advance, FailedCalls, Task
@@ -24,6 +24,11 @@ MAX_CONCURRENT_CALLS = 200
 """How many runs one process brings forward at a time; the rest wait their turn in order of arrival."""
 
 _MAX_TIMER_SECONDS = 3600.0
+_EARLY = timedelta(milliseconds=100)
+"""A call for a later moment is made so much earlier: then the run is read and replayed when its time comes, and has
+waited inside the call for the rest (its patience, see AdvanceSettings)."""
+_FAR = timedelta(seconds=1)
+"""Not a moment nearer than this: a call without patience would ask for the next one again and again."""
 
 
 class LocalDispatcher:
@@ -37,9 +42,10 @@ class LocalDispatcher:
         self._handler = handler
         self._clock = clock
         self._max_calls = max_calls
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], Task] = {}
         self._queue: deque[Task] = deque()
         self._queued: set[Task] = set()
+        """Those in the queue, and those whose call has not begun yet."""
         self._later: list[tuple[datetime, int, Task]] = []
         self._later_at: dict[Task, datetime] = {}
         """The earliest of each task's later calls: that call asks for the next one itself."""
@@ -48,18 +54,40 @@ class LocalDispatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._letting_go = False
+        self._was_full = False
+        self._has_emptied = False
+        self._resting: asyncio.Future[None] | None = None
 
     @property
     def busy(self) -> int:
         """How many calls are under way or queued."""
         return len(self._calls) + len(self._queue)
 
+    @property
+    def room(self) -> int:
+        """How many more calls would begin at once."""
+        return 0 if self._closed or self._letting_go else max(0, self._max_calls - self.busy)
+
+    def in_hand(self) -> Set[str]:
+        """The runs whose Advance is under way or waits its turn."""
+        return {task.run_id for task in (*self._queue, *self._calls.values()) if isinstance(task, Advance)}
+
+    async def rest(self, seconds: float) -> None:
+        """For so long; or until half of the calls that filled it have ended, so that there is room for others."""
+        if not self._has_emptied:
+            self._resting = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._resting], timeout=seconds)
+            self._resting = None
+        self._has_emptied = False
+
     async def dispatch(self, task: Task, at: datetime | None = None) -> None:
         """See the port."""
         if self._closed or self._letting_go:
             return
         self._loop = asyncio.get_running_loop()
-        if at is not None and at > self._clock.now():
+        now = self._clock.now()
+        if at is not None and at > now:
+            at -= _EARLY if at - now >= _FAR else timedelta()
             known = self._later_at.get(task)
             if known is None or at < known:
                 self._later_at[task] = at
@@ -110,17 +138,24 @@ class LocalDispatcher:
     def _pump(self) -> None:
         while self._queue and len(self._calls) < self._max_calls and not self._closed:
             task = self._queue.popleft()
-            self._queued.discard(task)
             assert self._loop is not None
             call = self._loop.create_task(self._call(task))
-            self._calls.add(call)
+            self._calls[call] = task
             call.add_done_callback(self._ended)
+        self._was_full = self._was_full or len(self._calls) >= self._max_calls
 
     def _ended(self, call: asyncio.Task[None]) -> None:
-        self._calls.discard(call)
+        task = self._calls.pop(call)
+        if call.cancelled() and all(one != task for one in self._queue):
+            self._queued.discard(task)  # it may never have begun
         self._pump()
+        if self._was_full and 2 * self.busy <= self._max_calls:
+            self._was_full, self._has_emptied = False, True
+            if self._resting is not None and not self._resting.done():
+                self._resting.set_result(None)
 
     async def _call(self, task: Task) -> None:
+        self._queued.discard(task)  # not before it begins: until then it will see whatever it is asked for
         try:
             await self._handler(task)
         except Exception as error:  # the run is in the store, and the tick brings it back

@@ -8,6 +8,7 @@ world is a command for the journal; waiting is waiting for the event that ends i
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random  # noqa: TID251  # only random.Random with a seed, which is the same in every replay
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -114,9 +115,7 @@ class WorkflowContext:
         self._patches = Patches(journal)
         self._custom_status: str | None = None
         self._http_calls = 0
-        seed = seed or f"{facts.run_id}/{facts.generation}"
-        self._random = random.Random(seed)
-        self._uuids = random.Random(f"{seed}/uuid")
+        self._seed = seed or f"{facts.run_id}/{facts.generation}"
 
     # --- facts --------------------------------------------------------------------------------
 
@@ -134,6 +133,15 @@ class WorkflowContext:
         """A random UUID that is the same in every replay."""
         self._journal.refuse_when_looking()
         return UUID(int=self._uuids.getrandbits(128), version=4)
+
+    # Made when they are asked for: to seed one takes as long as a step.
+    @functools.cached_property
+    def _uuids(self) -> random.Random:
+        return random.Random(f"{self._seed}/uuid")
+
+    @functools.cached_property
+    def _random(self) -> random.Random:
+        return random.Random(self._seed)
 
     def random(self) -> random.Random:
         """This run's random numbers: seeded by its id, the same in every replay."""

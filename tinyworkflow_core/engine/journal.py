@@ -178,7 +178,7 @@ class Journal:
 
     def times_redone(self, command_id: int) -> int:
         """How often this command became another step than before."""
-        return times_redone(self._retries, command_id)
+        return times_redone(self._retries, command_id) if self._retries else 0
 
     def recorded_digest(self, command_id: int, text: str) -> str | None:
         """The fingerprint of an activity's arguments, where the history has this very text of them at that place."""

@@ -106,8 +106,13 @@ def prepared(lease: Lease, commit: Commit) -> PreparedCommit:
     new_runs = [new_run_of(new.run, new.events) for new in commit.new_runs]
     outbox = [letter_of(target, message) for target, message in commit.outbox]
     key = ""
-    if release is not None:
-        parts = (None if document is None else commit.sequence, document, consumed, release, new_runs, outbox)
+    if commit.release is not None and release is not None:
+        given = commit.release
+        parts = (
+            None if document is None else commit.sequence, document, consumed, given.status, given.wake_at,
+            given.output, given.closed_at, given.retry_count, given.keep_lease, release.approvals, release.notes,
+            release.next_opening, new_runs, outbox,
+        )  # fmt: skip
         key = f"{lease.token}:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
     return PreparedCommit(
         lease=lease,

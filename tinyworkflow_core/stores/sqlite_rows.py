@@ -136,7 +136,7 @@ def run_of(row: Row) -> Run:
         wake_at, lease_owner, lease_until, parent_run_id, retry_count, request_digest, approvals, attributes, notes,
         input_text, output,
     ) = row  # fmt: skip
-    noted = json.loads(notes)
+    noted = _NOTHING if notes == _NO_NOTES else json.loads(notes)
     return Run(
         run_id=run_id,
         workflow_id=workflow_id,
@@ -157,7 +157,7 @@ def run_of(row: Row) -> Run:
         lease_until=_moment(lease_until),
         open_approvals=tuple(_approval_of(one) for one in json.loads(approvals)) if approvals else (),
         custom_status=noted["custom_status"],
-        attributes=json.loads(attributes),
+        attributes={} if attributes == "{}" else json.loads(attributes),
         retry_count=retry_count,
         problem=noted["problem"],
         request_digest=request_digest,
@@ -167,12 +167,14 @@ def run_of(row: Row) -> Run:
 def notes_of(record: Run | Release) -> tuple[str | None, str]:
     """The columns `open_approvals` (NULL when there are none) and `notes`."""
     approvals = [_with_numbers(asdict(one)) for one in record.open_approvals]
-    notes = {
-        "error": None if record.error is None else record.error.to_dict(),
-        "custom_status": record.custom_status,
-        "problem": record.problem,
-    }
-    return to_json(approvals) if approvals else None, to_json(notes)
+    error = None if record.error is None else record.error.to_dict()
+    notes = {"error": error, "custom_status": record.custom_status, "problem": record.problem}
+    # Most records have none, and each of them is read three times.
+    return to_json(approvals) if approvals else None, _NO_NOTES if notes == _NOTHING else to_json(notes)
+
+
+_NOTHING = {"error": None, "custom_status": None, "problem": None}
+_NO_NOTES = to_json(_NOTHING)
 
 
 def _approval_of(data: dict[str, Any]) -> OpenApproval:
