@@ -1,18 +1,20 @@
-"""A run that is picked up late begins late, in every replay: its code's time, and what it measures from there."""
+"""Code that runs later than its own time says: nobody sleeps shorter than asked, and every replay agrees."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.engine.history_builder import FACTS, START, codec, defined, replayed, started, stored
-from tinyworkflow_core import WorkflowContext
+from tinyworkflow_core import WorkflowContext, activity
+from tinyworkflow_core.advance.records import asked_for
 from tinyworkflow_core.clock import moment
-from tinyworkflow_core.engine.commands import StartTimer
+from tinyworkflow_core.engine.commands import ExecuteActivity, StartTimer
 from tinyworkflow_core.engine.history import (
+    ActivityCompleted,
     Event,
     LeaseTaken,
     RunPickedUp,
@@ -20,6 +22,7 @@ from tinyworkflow_core.engine.history import (
     RunSuspended,
     SignalReceived,
     TimerFired,
+    TimerStarted,
 )
 from tinyworkflow_core.engine.replay import Completed, Execution
 
@@ -59,7 +62,7 @@ def test_a_replay_begins_when_the_run_was_picked_up(before: list[Event]) -> None
 
 def test_what_is_hardly_late_costs_no_event() -> None:
     run = execution([started()], now=START + SECOND - timedelta(microseconds=1))
-    assert (run.picked_up, due(run)) == (None, START + timedelta(minutes=30))
+    assert (run.picked_up, due(run)) == (None, START + SECOND - timedelta(microseconds=1) + timedelta(minutes=30))
 
 
 @pytest.mark.parametrize(
@@ -85,3 +88,57 @@ def test_what_came_before_its_time_to_begin_is_no_beginning() -> None:
 def test_who_only_looks_does_not_make_it_begin() -> None:
     run = execution([started()])
     assert (run.picked_up, run._context.now()) == (None, moment(START.timestamp()))
+
+
+LAG = timedelta(milliseconds=30)
+HALF_AN_HOUR = timedelta(minutes=30)
+
+
+def test_a_sleep_counts_from_the_moment_at_which_it_is_asked_for() -> None:
+    run = execution([started()], now=START + LAG)
+    assert due(run) == START + LAG + HALF_AN_HOUR
+    [pending] = run.journal.open.values()
+    noted = asked_for(pending, START + LAG)
+    assert noted == TimerStarted(at=START + LAG, id=1, due=START + HALF_AN_HOUR, wakes_at=START + LAG + HALF_AN_HOUR)
+    assert due(execution([started(), noted], now=START + HOUR)) == START + LAG + HALF_AN_HOUR
+    assert due(execution([started(), noted])) == START + LAG + HALF_AN_HOUR
+
+
+def test_a_sleep_after_a_step_counts_from_when_the_step_was_stored() -> None:
+    run = Execution(defined(works_and_naps), [started()], facts=FACTS, codec=codec, now=START)
+    done = ended(run, at=START + SECOND)
+    run.step([done], START + SECOND + LAG)
+    assert due(run) == START + SECOND + LAG + HALF_AN_HOUR
+    again = Execution(
+        defined(works_and_naps), stored([started(), done]), facts=FACTS, codec=codec, now=START + 9 * HOUR
+    )
+    assert due(again) == START + SECOND + HALF_AN_HOUR  # it lay dead for hours, and would have slept
+
+
+def test_what_was_asked_for_before_something_else_happened_keeps_its_time() -> None:
+    told = SignalReceived(at=START + SECOND, message_id="m", name="x", payload="1")
+    run = execution([started(), told], now=START + SECOND + LAG)
+    assert due(run) == START + HALF_AN_HOUR
+
+
+def test_a_moment_of_the_calendar_is_that_moment() -> None:
+    async def until(ctx: WorkflowContext) -> None:
+        await ctx.sleep_until(START + HOUR)
+
+    run = Execution(defined(until), [started()], facts=FACTS, codec=codec, now=START + LAG)
+    assert due(run) == START + HOUR
+
+
+async def works_and_naps(ctx: WorkflowContext) -> None:
+    await ctx.execute_activity(works)
+    await ctx.sleep("30m")
+
+
+@activity
+async def works() -> None: ...
+
+
+def ended(run: Execution, *, at: datetime) -> ActivityCompleted:
+    [pending] = run.journal.open.values()
+    assert isinstance(pending.command, ExecuteActivity)
+    return ActivityCompleted(at=at, attempt=1, started_at=at, result="null", **pending.command.about())

@@ -355,7 +355,7 @@ class Call:
             work.rebuilt(self._execution.journal)
             return outcome
         self._execution.skip(before)
-        outcome = self._execution.step(events)
+        outcome = self._execution.step(events, self._holding.now())
         self._execution.skip(after)
         for event in events:
             if isinstance(event, ActivityFailed):
@@ -422,7 +422,7 @@ class Call:
         release = self._ledger.release(Status.RUNNING, keep_lease=True)
         await self._ledger.write([*marks, *events], release=release)
         self._execution.skip(len(marks))
-        self._execution.step(events)
+        self._execution.step(events, now)
 
     async def _let_go(self, work: Work) -> Progress:
         """Record what the run waits for, release it, and ask for the call that goes on."""

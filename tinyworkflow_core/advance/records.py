@@ -49,7 +49,7 @@ def asked_for(pending: Pending, now: datetime) -> Event | None:
     """The event that says that the workflow asked for this; None for what is only recorded with its result."""
     match pending.command:
         case StartTimer() as timer:
-            return TimerStarted(at=now, id=timer.id, due=timer.due)
+            return TimerStarted(at=now, id=timer.id, due=timer.due, wakes_at=pending.due if pending.delay else None)
         case ExecuteActivity() as activity:
             if pending.begun or pending.deadline is not None:
                 return None

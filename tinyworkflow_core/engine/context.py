@@ -326,9 +326,9 @@ class WorkflowContext:
         return self._step(self._sleep_until(timestamp(when)))
 
     async def _sleep_until(self, when: float) -> None:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()  # the run's own
         wake = loop.create_future()
-        handle = loop.call_at(when, _wake, wake)
+        handle = loop.wake_at(when, _wake, wake)
         try:
             await wake
         finally:

@@ -235,6 +235,10 @@ class ActivityCancelled(ActivityEvent):
 class TimerStarted(Event):
     id: int
     due: datetime
+    """By the workflow's time, which is that of the last event: the same in every replay."""
+    wakes_at: datetime | None = None
+    """By the clock of the call that asked, which had come a little further by then: so long it is waited. None: at
+    `due`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

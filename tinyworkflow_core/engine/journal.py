@@ -86,7 +86,8 @@ class Pending:
     deadline: datetime | None = None
     """When the attempt that was handed out as a call of its own is given up."""
     delay: timedelta = timedelta()
-    """How long the run lay failed while this timer or approval was open: it is due so much later."""
+    """How much later than its command says this timer or approval is due: by how long the run lay failed while it was
+    open, and by what a call lagged that asked for a timer."""
     started: bool = False
     """Whether the child run exists."""
     on_start: Callable[[], None] | None = None
@@ -307,6 +308,9 @@ class Journal:
                     approvers=event.approvers,
                     escalate_to=event.escalate_to,
                 )
+        elif isinstance(event, TimerStarted):
+            if event.wakes_at is not None:
+                pending.delay = event.wakes_at - event.due
         elif isinstance(event, ActivityStarted):
             pending.begun = True
         elif isinstance(event, ActivityHeartbeat):

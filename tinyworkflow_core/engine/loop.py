@@ -13,6 +13,7 @@ import contextvars
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
+from datetime import timedelta
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from ..clock import moment
@@ -27,6 +28,10 @@ MAX_CALLBACKS_PER_DRAIN = 1_000_000
 """Past this many callbacks without coming to rest the workflow is taken to spin for ever."""
 
 _CLOSE_ATTEMPTS = 16
+
+_LEAST_LAG, _MOST_LAG = 0.001, 1.0
+"""Seconds by which the code runs later than its own time. A wait is put off by so much, so that nobody sleeps shorter
+than asked; not by more, which is the time that a run lay dead, and during which it would have slept."""
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -68,6 +73,8 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
     def __init__(self, journal: Journal, *, now: float, on_error: Callable[[dict[str, Any]], None]) -> None:
         self.now = now
+        self.live: float | None = None
+        """The moment at which the code really runs, by its owner's clock; None while it repeats what it has done."""
         self.closed = False
         self.user_code: Any = None
         """The coroutine of the workflow function, which the first task awaits."""
@@ -172,8 +179,18 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
             return timer
         timer.command_id = self._journal.next_id()
         command = StartTimer(id=timer.command_id, due=moment(when))
-        self._journal.issue(command, lambda event: self._ready.append(timer))
+        pending = self._journal.issue(command, lambda event: self._ready.append(timer))
+        if self.live is not None and not pending.recorded and _LEAST_LAG <= (lag := self.live - self.now) < _MOST_LAG:
+            pending.delay = timedelta(seconds=lag)
         return timer
+
+    def wake_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts) -> asyncio.TimerHandle:
+        """`call_at` for a moment of the calendar: however late it was asked for, it is that moment."""
+        live, self.live = self.live, None
+        try:
+            return self.call_at(when, callback, *args)
+        finally:
+            self.live = live
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         if isinstance(handle, WorkflowTimer) and handle.command_id is not None:

@@ -106,7 +106,8 @@ def _schedule_of(started: RunStarted) -> ScheduleInfo | None:
 class Execution:
     """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done.
 
-    `now`: the time at which code that has not begun begins; without it that is when the run was started.
+    `now`: the time at which this happens, by which code begins that has not begun, and waits are measured. Without it
+    the code's own time stands for it.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Execution:
         self._timed_out: Since | None = None
         self._latest = started.at
         begins_at, self.picked_up = beginning(history, now)
+        live = None if now is None else timestamp(now)
         whole, history = history, effective(history)
         self.journal = Journal(history, children_lost=children_lost(whole))
         self._failing = Failing(self.journal)
@@ -159,12 +161,12 @@ class Execution:
         self._spun: BaseException | None = None
         self._border = Border()
         try:
-            self._replay(history, whole)
+            self._replay(history, whole, live)
         except BaseException:
             self.close()
             raise
 
-    def _replay(self, history: Sequence[Event], whole: Sequence[Event]) -> None:
+    def _replay(self, history: Sequence[Event], whole: Sequence[Event], live: float | None) -> None:
         # What the code says after the last event that moved it has not been said before, unless the run was let go
         # since.
         moving = [i for i, event in enumerate(history) if type(event) not in _NOTED]
@@ -176,9 +178,13 @@ class Execution:
         self._context.history_length = 1
         with self._loop.running():
             self._root = self._loop.create_task(self._main(), name="workflow")
+            last = len(whole) - 1
+            self._loop.live = live if last == 0 else None
             self._drain()
             i = 0
-            for event in whole[1:]:
+            for place, event in enumerate(whole[1:], start=1):
+                if place == last:
+                    self._loop.live = live
                 if i + 1 == len(history) or event is not history[i + 1]:
                     self._pass_over(event)
                     continue
@@ -218,8 +224,9 @@ class Execution:
                 raise error from None
             raise
 
-    def step(self, events: Iterable[Event]) -> Outcome:
-        """Apply events that have just been stored. Returns the new outcome."""
+    def step(self, events: Iterable[Event], now: datetime | None = None) -> Outcome:
+        """Apply events that have just been stored, `now`. Returns the new outcome."""
+        self._loop.live = None if now is None else timestamp(now)
         with self._loop.running():
             for event in events:
                 self._apply(event)

@@ -161,7 +161,7 @@ class _Building(RowBuilding):
     def _timer(self, event: TimerStarted | TimerFired) -> None:
         row = self._row(event.id, Kind.TIMER, "timer", event.id)
         if isinstance(event, TimerStarted):
-            self._open(row, Tone.WAIT, f"until {event.due.isoformat(timespec='seconds')}")
+            self._open(row, Tone.WAIT, f"until {(event.wakes_at or event.due).isoformat(timespec='seconds')}")
             row.state = "waiting"
         else:
             row.state = "fired"
