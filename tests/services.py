@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import NoReturn
 
 import pytest
@@ -22,7 +22,19 @@ def firestore_emulator() -> Iterator[str]:
             host = stack.enter_context(running_emulator())
         except EmulatorMissing as reason:
             do_without(reason)
+        _first_call(host)
         yield host
+
+
+def _first_call(host: str) -> None:
+    """The first write takes a fresh emulator seconds, on a busy machine more than a store's patience."""
+    from google.cloud.firestore import Client
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIRESTORE_EMULATOR_HOST", host)
+        client = Client(project="first-call")
+    with closing(client):
+        client.document("first/call").set({"made": True}, timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,12 @@ class Person:
         """From now on answers of these statuses are as they should be."""
         self._expected |= set(statuses)
 
+    async def begin_anew(self) -> None:
+        """Leave the page: no status is expected any more, and nothing was wrong so far."""
+        await self.page.goto("about:blank")
+        self._expected.clear()
+        self.complaints.clear()
+
     async def go(self, path: str) -> None:
         """Type an address of the dashboard."""
         await self.page.goto(f"{self.address}{path}")

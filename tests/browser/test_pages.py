@@ -3,11 +3,14 @@ Nothing sticks out sideways, axe finds nothing serious, nothing is on the consol
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser, StorageState
 
 from tests.browser.conftest import Service
-from tests.browser.person import Person
+from tests.browser.person import Person, sit_down
 from tests.browser.workflows import ALL
 from tinyworkflow_core import App
 from tinyworkflow_core.http.settings import HttpSettings
@@ -67,16 +70,34 @@ def test_no_page_is_left_out() -> None:
     assert {path for path, _ in PAGES} == got - NO_PAGES
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def reader(browser: Browser, filled: Service, session: StorageState) -> AsyncIterator[Person]:
+    """Somebody who has signed in and opens one page after the other: a new window for each takes as long as a look."""
+    reader = await sit_down(browser, filled.process.url, session)
+    yield reader
+    await reader.page.context.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def passer_by(browser: Browser, filled: Service) -> AsyncIterator[Person]:
+    """Somebody who has not."""
+    passer_by = await sit_down(browser, filled.process.url)
+    yield passer_by
+    await passer_by.page.context.close()
+
+
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("address", [address for _, address in PAGES], ids=lambda address: address[:40])
 async def test_nothing_is_wrong_with_the_page_in_any_look(
-    address: str, person: Person, stranger: Person, filled: Service
+    address: str, reader: Person, passer_by: Person, filled: Service
 ) -> None:
-    who = stranger if address.startswith("/ui/login") else person
+    who = passer_by if address.startswith("/ui/login") else reader
+    await who.begin_anew()
     who.expect(*((404,) if address == "/ui/nowhere" else (422,) if "noon" in address else ()))
     await who.go(address)
     assert who.page.url == f"{who.address}{address}"
     await who.look(thoroughly=address in MOST_VARIED)
+    assert not who.complaints, "\n".join([*who.complaints, "", filled.process.printed()])
 
 
 @pytest.mark.asyncio(loop_scope="module")

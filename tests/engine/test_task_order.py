@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.engine.activities import echo, undo
-from tests.engine.history_builder import Begin
+from tests.engine.history_builder import Begin, defined
 from tests.engine.task_order import WORKFLOWS, cancel_what_is_left, completed_steps, history_of, order, task_group
 from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.engine.loop import WorkflowTask
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 def orders(code: Any, replays: int) -> set[str]:
     """The different orders of commands that so many replays of one history ask for."""
-    history = history_of(code)
+    history, code = history_of(code), defined(code)  # a definition is read and fingerprinted once, as in a process
     ballast = []  # moves the objects of the next replay to other addresses
     seen = set()
     for i in range(replays):
