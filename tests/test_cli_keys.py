@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tinyworkflow_core.cli import cli
-from tinyworkflow_core.http.access import Access, document_from_env
+from tinyworkflow_core.http.access import Access
+from tinyworkflow_core.http.access_document import document_from_env
 from tinyworkflow_core.testing import VirtualClock
 
 

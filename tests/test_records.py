@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -190,6 +190,24 @@ def test_a_standard_dataclass_may_stand_below_a_closed_record_and_an_open_one_ma
             assert getattr(above, "__dataclass_params__").frozen  # noqa: B009  # no type checker knows of it
         with pytest.raises(TypeError, match="frozen"):
             decorator(frozen=True)(type("Closed", (shapes(record)["Open"],), {}))
+
+
+class Annotated:
+    """Decorated by either."""
+
+    of_all: ClassVar[int] = 1
+    first: int
+    _: KW_ONLY
+    named: "list[int] | None" = None  # noqa: UP037  # one of several ways to write it
+
+
+@pytest.mark.parametrize("slots", [False, True])
+def test_annotations_are_kept_as_they_are_written_and_mean_the_same(slots: bool) -> None:
+    standard, ours = (way(slots=slots)(type("One", (), dict(vars(Annotated)))) for way in WAYS)
+    assert ours.__annotations__ == standard.__annotations__ == Annotated.__annotations__
+    told = [[(one.name, one.type, one.kw_only) for one in dataclasses.fields(way)] for way in (standard, ours)]
+    assert told == [[("first", "int", False), ("named", "'list[int] | None'", True)]] * 2
+    assert ours.of_all == 1
 
 
 def test_a_constructor_is_compiled_when_the_first_is_made_and_not_before() -> None:

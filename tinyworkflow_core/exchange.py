@@ -29,11 +29,12 @@ _REPEATABLE = {"GET", "HEAD", "OPTIONS", "TRACE"}
 _LONGEST_WAIT_SECONDS = 30 * 86_400
 _EXCERPT_CHARACTERS = 1000
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?")
-_ENVIRONMENT_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-_NETLOC = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_UNSAFE = re.compile("[\x00-\x20\x7f\\\\\ud800-\udfff]")
+# As text: compiled by the first call that is made, and not by each process that loads this.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_HEADER_VALUE = r"(?:[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?)?"
+_ENVIRONMENT_NAME = r"[A-Z_][A-Z0-9_]*"
+_NETLOC = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?"
+_UNSAFE = "[\x00-\x20\x7f\\\\\ud800-\udfff]"
 """Characters that two readers of a URL may read in two ways, and so see two different hosts in it."""
 
 
@@ -132,7 +133,7 @@ class HttpRequest:
     ) -> HttpRequest:
         """The request that `ctx.call_http` describes. Raises ValueError or TypeError for what cannot be sent or must
         not stand in a history; no message repeats what may be a secret."""
-        if not _TOKEN.fullmatch(method):
+        if not re.fullmatch(_TOKEN, method):
             raise ValueError(f"not an HTTP method: {method!r}")
         given = _headers(headers or {})
         if json is not None:
@@ -192,7 +193,7 @@ class HttpRequest:
 def checked_url(url: str) -> str:
     """The URL without its fragment. Raises ValueError, without repeating the URL, unless it is an http or https URL
     that names a host, no user, and leaves no room for two readings."""
-    if _UNSAFE.search(url):
+    if re.search(_UNSAFE, url):
         raise ValueError("the URL holds a space, a backslash or a control character; write it percent-encoded")
     try:
         parts = urlsplit(url)
@@ -206,7 +207,7 @@ def checked_url(url: str) -> str:
             "the URL holds a user or a password, which would stand in the history; use "
             'secret_headers={"Authorization": "NAME_OF_AN_ENVIRONMENT_VARIABLE"}'
         )
-    if not _NETLOC.fullmatch(parts.netloc) or port == 0:
+    if not re.fullmatch(_NETLOC, parts.netloc) or port == 0:
         raise ValueError("the URL names no host that can be called (one that is not ASCII is written as xn--...)")
     return parts._replace(fragment="").geturl()
 
@@ -240,7 +241,7 @@ def _param(name: str, value: Any) -> str:
 
 def fits_header(value: str) -> bool:
     """Whether a header can have that value: printable ASCII, no line break, no space around it."""
-    return _HEADER_VALUE.fullmatch(value) is not None
+    return re.fullmatch(_HEADER_VALUE, value) is not None
 
 
 def charset(content_type: str) -> str:
@@ -268,7 +269,7 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 def _secret_headers(secret: Mapping[str, str], bearer: str | None, given: Mapping[str, str]) -> dict[str, str]:
     checked = {_header_name(name): variable for name, variable in secret.items()}
     for variable in [*checked.values(), *([] if bearer is None else [bearer])]:
-        if not isinstance(variable, str) or not _ENVIRONMENT_NAME.fullmatch(variable):
+        if not isinstance(variable, str) or not re.fullmatch(_ENVIRONMENT_NAME, variable):
             raise ValueError(
                 "bearer_from_env and secret_headers take the NAMES of environment variables, in capitals, never the "
                 "secrets themselves"
@@ -281,7 +282,7 @@ def _secret_headers(secret: Mapping[str, str], bearer: str | None, given: Mappin
 
 
 def _header_name(name: str) -> str:
-    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(_TOKEN, name):
         raise ValueError(f"not the name of a header: {name!r}")
     if name.lower() in _FRAMING:
         raise ValueError(f"the header {name!r} follows from the URL and the body; leave it out")

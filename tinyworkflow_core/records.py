@@ -5,7 +5,7 @@ than half of what it took to load this package, for classes most of which one pr
 collected by the standard library, the constructor is compiled on its first call, and the other methods are shared code.
 What may be seen is the same: `fields`, `replace`, `asdict`, `repr`, equality, hashes, `FrozenInstanceError`, copies,
 pickles, signatures, errors for wrong arguments, standard dataclasses below them. Not here: `order`, `unsafe_hash`,
-`weakref_slot`, `InitVar`.
+`weakref_slot`, `InitVar`, a ClassVar under another name.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ else:
 
 
 _COLLECTING = threading.Lock()
+_SPECIAL = ("ClassVar", "InitVar", "KW_ONLY")
 
 
 def _collected(cls: type[T], *, frozen: bool, kw_only: bool, slots: bool) -> type[T]:
@@ -63,15 +64,25 @@ def _collected(cls: type[T], *, frozen: bool, kw_only: bool, slots: bool) -> typ
     closed = [one for one in parents if one.frozen]
     if parents and bool(closed) is not frozen:
         raise TypeError(f"{cls.__name__} has to be frozen if and only if what it inherits from is")
+    annotations = vars(cls).get("__annotations__", {})
+    plain = {
+        name: text
+        for name, text in annotations.items()
+        if isinstance(text, str) and not any(word in text for word in _SPECIAL)
+    }
     with _COLLECTING:  # told of `frozen`, the standard library would compile what makes it so
         for one in closed:
             one.frozen = False
+        annotations.update(dict.fromkeys(plain, object))  # in each text it would look three times for what is not there
         try:
             made = standard_dataclass(cls, init=False, repr=False, eq=False, kw_only=kw_only, slots=slots)
         finally:
+            annotations.update(plain)
             for one in closed:
                 one.frozen = True
-    made.__dataclass_params__.frozen = frozen  # type: ignore[attr-defined]  # every dataclass has them
+    for name, text in plain.items():
+        made.__dataclass_fields__[name].type = text  # type: ignore[attr-defined]  # every dataclass has them
+    made.__dataclass_params__.frozen = frozen  # type: ignore[attr-defined]
     return made
 
 

@@ -36,7 +36,7 @@ MAX_NESTED_FAILURES = 50
 fit into one event."""
 
 _dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
-_SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+_SURROGATE_PAIR = "[\ud800-\udbff][\udc00-\udfff]"
 _dumps_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
@@ -84,7 +84,7 @@ class Codec:
             text = _dumps(tree)
             size = stored_size(text)
         except UnicodeEncodeError:  # lone surrogates: legal in a str, impossible in UTF-8, fine as an escape
-            if _SURROGATE_PAIR.search(text):  # as escapes the two would come back as one character
+            if re.search(_SURROGATE_PAIR, text):  # as escapes the two would come back as one character
                 raise SerializationError(
                     "a text in the value holds a pair of surrogates, which JSON cannot keep"
                 ) from None

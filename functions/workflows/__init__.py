@@ -3,6 +3,7 @@
 - release_train: a release from a webhook to publication.
 - etl, user_report, expenses, purchases, retries, scheduled, reminders: what business programs are made of.
 - sentiment, content, documents: programs around a model, with `local_model` in its place.
+- forms: what people fill in.
 """
 
 from __future__ import annotations

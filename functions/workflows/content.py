@@ -6,9 +6,8 @@ word.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import BaseModel
 
 from tinyworkflow_core import ApplicationError, RetryPolicy, WorkflowContext, activity, activity_context, workflow
 
@@ -18,12 +17,13 @@ MODEL = RetryPolicy(max_retries=5, initial_delay=1.0, max_delay=30.0)
 """For calls of a model, which is now and then overloaded."""
 
 
-class Brief(BaseModel):
+@dataclass
+class Brief:
     """What is to be written, into which languages, and who looks at it."""
 
     prompt: str
-    languages: list[str] = ["de", "fr"]
-    reviewers: list[str] = []
+    languages: list[str] = field(default_factory=lambda: ["de", "fr"])
+    reviewers: list[str] = field(default_factory=list)
     rounds: int = 2
     """How often a text is written anew when its reviewer says no."""
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from tinyworkflow_core import ApplicationError, RetryPolicy, WorkflowContext, activity, activity_context, workflow
 
@@ -22,7 +21,8 @@ _COLUMNS = {"customer", "amount"}
 Row = dict[str, str]
 
 
-class Transfer(BaseModel):
+@dataclass
+class Transfer:
     """A CSV file with the columns `customer` and `amount`, and the JSON file that becomes of it."""
 
     source: str

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
-
-from pydantic import BaseModel, PositiveFloat
 
 from tinyworkflow_core import WorkflowContext, activity, activity_context, workflow
 
@@ -18,19 +17,18 @@ SELF_SERVICE = 1000
 """Up to this amount nobody is asked."""
 
 
-class Claim(BaseModel):
+@dataclass
+class Claim:
     """What an employee has spent."""
 
     employee: str
-    amount: PositiveFloat
+    amount: float
     purpose: str
     manager: str = "the manager"
 
-
-class Consent(BaseModel):
-    """What a manager may fill in: an amount other than the one that was asked for."""
-
-    amount: PositiveFloat | None = None
+    def __post_init__(self) -> None:
+        if not self.amount > 0:
+            raise ValueError("the amount must be more than 0")
 
 
 @activity
@@ -44,6 +42,8 @@ async def expense_approval(ctx: WorkflowContext, claim: Claim) -> dict[str, Any]
     """From a claim to a payment, with a person's consent where it takes one."""
     amount = claim.amount
     if amount > SELF_SERVICE:
+        from .forms import Consent
+
         await ctx.execute_activity(notify, claim.manager, f"{claim.employee} asks for {amount:.2f}")
         try:
             decision = await ctx.wait_for_approval(

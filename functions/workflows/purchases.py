@@ -4,35 +4,36 @@ head may decide as well. After two weeks it lapses.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
-
-from pydantic import BaseModel, Field, PositiveFloat
 
 from tinyworkflow_core import WorkflowContext, workflow
 
 from .approval_notices import mail_approvers, post_to_slack
 
 
-class Purchase(BaseModel):
+@dataclass
+class Purchase:
     """What is to be bought, and who is asked."""
 
     what: str
-    price: PositiveFloat
-    approvers: list[str] = Field(min_length=2)
+    price: float
+    approvers: list[str]
     head: str
     tell_by: Literal["mail", "slack"] = "mail"
 
-
-class Budget(BaseModel):
-    """What those who approve fill in."""
-
-    cost_centre: str = Field(pattern=r"^\d{4}$", description="Four digits")
-    most: PositiveFloat | None = Field(None, title="At most", description="If it may not cost what was asked for")
+    def __post_init__(self) -> None:
+        if not self.price > 0:
+            raise ValueError("the price must be more than 0")
+        if len(self.approvers) < 2:
+            raise ValueError("two people have to agree: name two approvers")
 
 
 @workflow
 async def purchase_approval(ctx: WorkflowContext, purchase: Purchase) -> dict[str, Any]:
     """From a wish to an order, with the names of those who agreed."""
+    from .forms import Budget
+
     try:
         decision = await ctx.wait_for_approval(
             "purchase",

@@ -12,17 +12,17 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel
 
 from tinyworkflow_core import RetryPolicy, WorkflowContext, activity, activity_context, workflow
 
 PACKAGING = ("wheel", "archive", "image", "signature", "checksums", "manifest")
 
 
-class Release(BaseModel):
+@dataclass
+class Release:
     """What a release event says about the release."""
 
     repository: str

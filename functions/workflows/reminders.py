@@ -6,14 +6,15 @@ as well begin later: `client.schedule_delayed_workflow(name, delay_seconds=300)`
 
 from __future__ import annotations
 
-from pydantic import BaseModel
+from dataclasses import dataclass
 
 from tinyworkflow_core import WorkflowContext, workflow
 
 from .notices import notify
 
 
-class Reminder(BaseModel):
+@dataclass
+class Reminder:
     """Whom to remind of what, and after how long ("30s", "3d" or seconds)."""
 
     to: str

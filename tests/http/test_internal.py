@@ -45,6 +45,17 @@ async def test_a_run_in_other_hands_is_409_with_retry_after(app: App, caller: ht
     assert int(busy.headers["retry-after"]) > 0
 
 
+async def test_what_is_no_run_id_and_nothing_else_is_refused_before_any_run_is_looked_for(
+    app: App, caller: httpx.AsyncClient
+) -> None:
+    longest = {"run_id": "r" * 200}
+    assert (await caller.post("/internal/advance", json=longest)).json() == {**longest, "progress": "unknown"}
+    for body in ({}, {"run_id": ""}, {"run_id": "r" * 201}, {"run_id": 1}, {"run_id": "r", "x": 1}, ["run_id"], None):
+        problem = assert_problem(await caller.post("/internal/advance", json=body), 422)
+        assert problem["errors"][0]["loc"][0] == "body"
+    assert_problem(await caller.post("/internal/advance", content=b""), 422, "run_id")
+
+
 async def test_a_tick_reports_what_it_had_looked_at(app: App, caller: httpx.AsyncClient) -> None:
     await caller.post("/v1/workflows/echo/runs", json={"run_id": "r"})
     answer = await caller.post("/internal/tick", content=b"whatever a scheduler sends")

@@ -111,6 +111,23 @@ def test_a_class_that_calls_itself_otherwise_is_known_by_its_documented_name(
     )
 
 
+def test_a_name_that_its_module_loads_late_is_known_once_it_is_there(
+    imported: Import, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pandas = ModuleType("pandas")
+    monkeypatch.setitem(sys.modules, "pandas", pandas)
+    hold(imported("async def wf(ctx): ...\n"))
+    vars(pandas)["Timestamp"] = type("Timestamp", (), {"now": lambda: None, "__module__": "pandas._libs.tslibs"})
+    hold(
+        imported("""\
+        from pandas import Timestamp as T
+
+        async def wf(ctx):
+            return T.now()  #! pandas.Timestamp.now()
+        """)
+    )
+
+
 def test_a_name_of_ones_own_is_not_the_module_of_that_name(imported: Import) -> None:
     hold(
         imported("""\

@@ -370,7 +370,7 @@ def test_of_two_lambdas_in_a_line_nobody_can_tell_which_one_it_is(imported: Impo
 
 @pytest.mark.parametrize(
     "changed",
-    ["", "\n" * 9, "x = 1\ny = (\n", "import uuid\nasync def other(ctx): return uuid.uuid4()\n",
+    ["", "\n" * 9, "# all\n# gone\n", "x = 1\ny = (\n", "import uuid\nasync def other(ctx): return uuid.uuid4()\n",
      "import uuid\nasync def wf(c): return uuid.uuid4()\n", "import uuid\nasync def wf(ctx:\n"],
 )  # fmt: skip
 def test_a_file_that_was_changed_since_gives_no_findings_of_something_else(imported: Import, changed: str) -> None:

@@ -53,7 +53,8 @@ def new(
 @keys.command()
 def check(as_json: JsonFlag = False) -> None:
     """Say who may do what by TINYWORKFLOW_ACCESS; exits non-zero when it does not fit."""
-    from ..http.access import VARIABLE, document_from_env
+    from ..http.access import VARIABLE
+    from ..http.access_document import document_from_env
 
     with saying_what_failed():
         document = document_from_env(os.environ)
@@ -63,7 +64,7 @@ def check(as_json: JsonFlag = False) -> None:
     found: list[dict[str, Any]] = [
         {
             "name": one.name,
-            "scopes": sorted(one.granted),
+            "scopes": sorted(one.scopes),
             "workflows": one.workflows,
             "expires": None if one.expires is None else one.expires.isoformat(),
         }
@@ -80,7 +81,8 @@ def check(as_json: JsonFlag = False) -> None:
 
 
 def _check(document: dict[str, Any]) -> None:
-    from ..http.access import VARIABLE, document_from_env  # with pydantic: only where it is asked for
+    from ..http.access import VARIABLE
+    from ..http.access_document import document_from_env  # with pydantic: only where it is asked for
 
     with saying_what_failed():
         document_from_env({VARIABLE: json.dumps(document)})

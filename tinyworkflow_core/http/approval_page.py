@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from pydantic import StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
@@ -29,7 +28,7 @@ from ..approval_links import LinkClaims, LinkSettings
 from ..errors import ApprovalClosedError, ConfigurationError, InvalidInputError, LinkExpiredError, RunNotFoundError
 from ..store import OpenApproval
 from .answers import Json
-from .bodies import Fields, check, parse_json, read
+from .bodies import check, parse_json, read
 from .form_fields import FormField, fields_of, read_data
 from .operations import Html, Operation
 from .problems import HttpProblem, answer_to
@@ -42,15 +41,6 @@ MAX_FORM_FIELDS = 500
 FORM = "application/x-www-form-urlencoded"
 
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-class LinkDecisionRequest(Fields):
-    """POST /approvals/{token} as JSON. `by` counts only where the link itself does not say who decides."""
-
-    approved: bool
-    by: Annotated[str, StringConstraints(max_length=255)] | None = None
-    comment: Annotated[str, StringConstraints(max_length=10_000)] | None = None
-    data: Any = None
 
 
 class LinkDecided(TypedDict):
@@ -86,7 +76,7 @@ class ApprovalPages:
                 endpoint=self.decide,
                 summary="Decide by a signed link, as JSON or as the page's form",
                 scope=None,
-                body=LinkDecisionRequest,
+                body="run_requests.LinkDecisionRequest",
                 body_required=True,
                 answers={200: LinkDecided},
                 problems=(403, 409, 410),
@@ -108,6 +98,8 @@ class ApprovalPages:
         """Decide. The same decision again answers the same."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
             return await self._decide_by_form(request)
+        from .run_requests import LinkDecisionRequest
+
         claims = self._claims(request)
         asked = check(LinkDecisionRequest, parse_json(await read(request, self._limit)), "body")
         decision = approvals.Decision(

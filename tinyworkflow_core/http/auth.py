@@ -138,7 +138,7 @@ class Guard:
 
     def _count_failure(self, request: Request) -> None:
         """Raises a 429 when there were too many of them from this address."""
-        wait = self._failures.take(self._address(request), self._access.document.failures.rate())
+        wait = self._failures.take(self._address(request), self._access.document.failures)
         if wait is not None:
             raise _too_many(wait) from None
 

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from starlette.requests import Request
 
 from .problems import HttpProblem
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 MAX_BODY_BYTES = 1024 * 1024
+MAX_NAME_CHARACTERS = 200
+"""Of an id, and of whatever else names something."""
 MAX_NESTING = 100
 """Levels of arrays and objects: far under what makes a parser, the codec or a reader run out of stack."""
 MAX_ERRORS = 20
 """Of a body that is wrong in many places so many are told."""
 
-M = TypeVar("M", bound="Fields")
-
-
-def _moment(value: Any) -> Any:
-    # Left to itself pydantic takes a number for seconds since 1970, which the documented format does not say.
-    return datetime.fromisoformat(value) if isinstance(value, str) else value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_moment)]
-"""A moment as text: ISO 8601 with a zone."""
-
-
-class Fields(BaseModel):
-    """The fields of a request: no other fields, and no types but those that are declared."""
-
-    # Built when the first such request comes: a function answers most of its first requests without.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+M = TypeVar("M", bound="BaseModel")
 
 
 async def read(request: Request, limit: int) -> bytes:
@@ -80,6 +67,8 @@ def query_fields(request: Request, model: type[M]) -> M:
 
 def check(model: type[M], data: object, place: str) -> M:
     """`data` as `model`, or a 422."""
+    from pydantic import ValidationError  # it is loaded by now: whoever has a model has imported it
+
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field, StringConstraints
 from starlette.requests import Request
 
 from .. import approvals
 from ..app import App
 from ..errors import InvalidInputError
 from .answers import Json
-from .bodies import Fields, query_fields, read_fields
+from .bodies import query_fields, read_fields
 from .callers import caller_of, decided_by, looks_at_caller
 from .operations import Operation, Scope
-from .runs import QueryFields, Text
 from .shown import Showing
 from .views import ApprovalList, Decided, approval_view, links_of
-
-
-class DecisionRequest(Fields):
-    """POST /v1/runs/{id}/approvals/{key}."""
-
-    approved: bool
-    by: Text | None = None
-    comment: Annotated[str, StringConstraints(max_length=10_000)] | None = None
-    data: Any = None
-
-
-class OpenQuery(QueryFields):
-    """GET /v1/approvals."""
-
-    approver: str | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
-    cursor: str | None = None
 
 
 class DecisionRoutes:
@@ -52,7 +31,7 @@ class DecisionRoutes:
                 endpoint=self.open,
                 summary="Open approvals, those of the newest runs first",
                 scope=Scope.READ,
-                query=OpenQuery,
+                query="run_requests.OpenQuery",
                 answers={200: ApprovalList},
             ),
             Operation(
@@ -61,7 +40,7 @@ class DecisionRoutes:
                 endpoint=self.decide,
                 summary="Approve or reject; the same decision again answers the same",
                 scope=Scope.APPROVE,
-                body=DecisionRequest,
+                body="run_requests.DecisionRequest",
                 body_required=True,
                 answers={200: Decided},
                 problems=(409, 410),
@@ -71,6 +50,8 @@ class DecisionRoutes:
     @looks_at_caller
     async def open(self, request: Request) -> Json:
         """Open approvals; with `approver` those that this person, or anybody, may decide."""
+        from .run_requests import OpenQuery
+
         asked = query_fields(request, OpenQuery)
         caller, showing = caller_of(request), Showing(request, self._app)
         try:
@@ -90,6 +71,8 @@ class DecisionRoutes:
 
     async def decide(self, request: Request) -> Json:
         """Approve or reject. The same decision again answers the same."""
+        from .run_requests import DecisionRequest
+
         asked = await read_fields(request, DecisionRequest, self._limit)
         run_id, key = request.path_params["run_id"], request.path_params["key"]
         decision = approvals.Decision(

@@ -6,10 +6,9 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, NotRequired
+from importlib import import_module
+from typing import Any, Literal, NotRequired
 
-from pydantic import TypeAdapter
-from pydantic.json_schema import JsonSchemaMode
 from starlette.requests import Request
 from typing_extensions import TypedDict
 
@@ -88,14 +87,17 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
     }
 
 
-_Schemas = Mapping[tuple[int, JsonSchemaMode], dict[str, Any]]
+_Key = tuple[int, Literal["validation", "serialization"]]
+_Schemas = Mapping[_Key, dict[str, Any]]
 
 
 def _schemas(operations: Sequence[Operation]) -> tuple[_Schemas, dict[str, Any]]:
     """Each type's schema by its identity and direction, and what the schemas refer to by name."""
-    found: dict[tuple[int, JsonSchemaMode], TypeAdapter[Any]] = {(id(Problem), "serialization"): TypeAdapter(Problem)}
+    from pydantic import TypeAdapter
+
+    found: dict[_Key, TypeAdapter[Any]] = {(id(Problem), "serialization"): TypeAdapter(Problem)}
     for one in operations:
-        for kind in (one.query, one.body):
+        for kind in (_model(one.query), _model(one.body)):
             if kind not in (None, Raw):
                 found[id(kind), "validation"] = TypeAdapter(kind)
         for kind in one.answers.values():
@@ -104,6 +106,14 @@ def _schemas(operations: Sequence[Operation]) -> tuple[_Schemas, dict[str, Any]]
     inputs = [(key, key[1], adapter) for key, adapter in found.items()]
     made, rest = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)
     return {key: schema for (key, _), schema in made.items()}, rest.get("$defs", {})
+
+
+def _model(named: Any) -> Any:
+    """The class that an operation names; what it holds itself stays."""
+    if not isinstance(named, str):
+        return named
+    module, _, name = named.partition(".")
+    return getattr(import_module(f".{module}", __package__), name)
 
 
 def _operation(one: Operation, schemas: _Schemas) -> dict[str, Any]:
@@ -120,7 +130,7 @@ def _operation(one: Operation, schemas: _Schemas) -> dict[str, Any]:
     if one.body is Raw:
         described["requestBody"] = {"required": True, "content": {"*/*": {}}}
     elif one.body is not None:
-        schema = schemas[id(one.body), "validation"]
+        schema = schemas[id(_model(one.body)), "validation"]
         described["requestBody"] = {
             "required": one.body_required,
             "content": {"application/json": {"schema": schema}},
@@ -149,7 +159,7 @@ def _path_parameters(one: Operation) -> list[dict[str, Any]]:
 def _query_parameters(one: Operation, schemas: _Schemas) -> list[dict[str, Any]]:
     if one.query is None:
         return []
-    schema = one.query.model_json_schema(ref_template=_REFERENCE)
+    schema = _model(one.query).model_json_schema(ref_template=_REFERENCE)
     required = schema.get("required", ())
     return [
         {"name": name, "in": "query", "required": name in required, "schema": _not_null(field)}

@@ -2,36 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
-from pydantic import Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..app import App
 from .answers import Json
-from .bodies import Fields, header_of, read_fields
+from .bodies import header_of, read_fields
 from .operations import Endpoint, Operation, Scope
 from .views import Accepted, links_of, run_path
-
-
-class Reason(Fields):
-    """Why, for the history."""
-
-    reason: Annotated[str, StringConstraints(max_length=1000)] | None = None
-
-
-class Nothing(Fields):
-    """A body without fields."""
-
-
-class ForkRequest(Fields):
-    """POST /v1/runs/{id}/fork."""
-
-    at_event: Annotated[int, Field(ge=1, lt=2**31)]
-    """The new run has lived through the first `at_event` events."""
-    input: Any = None
-    """Its input; null: that of the run it comes from."""
 
 
 class OperatingRoutes:
@@ -46,18 +24,18 @@ class OperatingRoutes:
         """All of them."""
         again = {"Idempotency-Key": "The same key counts once."}
         return [
-            _verb("cancel", self.cancel, "Ask the run to end; its code may clean up", Reason),
-            _verb("terminate", self.terminate, "End the run by force; its code is not asked", Reason),
-            _verb("suspend", self.suspend, "Put the run aside until it is resumed", Reason, headers=again),
+            _verb("cancel", self.cancel, "Ask the run to end; its code may clean up", "Reason"),
+            _verb("terminate", self.terminate, "End the run by force; its code is not asked", "Reason"),
+            _verb("suspend", self.suspend, "Put the run aside until it is resumed", "Reason", headers=again),
             _verb(
                 "resume",
                 self.resume,
                 "Let a suspended run go on; have a parked one tried again",
-                Nothing,
+                "Nothing",
                 headers=again,
             ),
-            _verb("retry", self.retry, "Have a failed run go on from the point of failure", Nothing),
-            _verb("fork", self.fork, "Start a new run from the first events of this one", ForkRequest),
+            _verb("retry", self.retry, "Have a failed run go on from the point of failure", "Nothing"),
+            _verb("fork", self.fork, "Start a new run from the first events of this one", "ForkRequest"),
             Operation(
                 method="DELETE",
                 path="/v1/runs/{run_id}",
@@ -71,18 +49,24 @@ class OperatingRoutes:
 
     async def cancel(self, request: Request) -> Json:
         """Ask the run to end."""
+        from .run_requests import Reason
+
         asked = await read_fields(request, Reason, self._limit)
         await self._client.cancel_workflow(_run_id(request), asked.reason)
         return _accepted(request, _run_id(request))
 
     async def terminate(self, request: Request) -> Json:
         """End the run by force."""
+        from .run_requests import Reason
+
         asked = await read_fields(request, Reason, self._limit)
         await self._client.terminate_workflow(_run_id(request), asked.reason)
         return _accepted(request, _run_id(request))
 
     async def suspend(self, request: Request) -> Json:
         """Put the run aside."""
+        from .run_requests import Reason
+
         asked = await read_fields(request, Reason, self._limit)
         key = header_of(request, "idempotency-key")
         await self._client.suspend_workflow(_run_id(request), asked.reason, message_id=key)
@@ -90,18 +74,24 @@ class OperatingRoutes:
 
     async def resume(self, request: Request) -> Json:
         """Let it go on."""
+        from .run_requests import Nothing
+
         await read_fields(request, Nothing, self._limit)
         await self._client.resume_workflow(_run_id(request), message_id=header_of(request, "idempotency-key"))
         return _accepted(request, _run_id(request))
 
     async def retry(self, request: Request) -> Json:
         """Have it go on from the point of failure."""
+        from .run_requests import Nothing
+
         await read_fields(request, Nothing, self._limit)
         await self._client.retry_workflow(_run_id(request))
         return _accepted(request, _run_id(request))
 
     async def fork(self, request: Request) -> Json:
         """Start a new run from its first events; the answer names the new one."""
+        from .run_requests import ForkRequest
+
         asked = await read_fields(request, ForkRequest, self._limit)
         return _accepted(request, await self._client.fork_workflow(_run_id(request), asked.at_event, asked.input))
 
@@ -112,7 +102,7 @@ class OperatingRoutes:
 
 
 def _verb(
-    verb: str, endpoint: Endpoint, summary: str, body: type[Fields], *, headers: dict[str, str] | None = None
+    verb: str, endpoint: Endpoint, summary: str, body: str, *, headers: dict[str, str] | None = None
 ) -> Operation:
     return Operation(
         method="POST",
@@ -120,8 +110,8 @@ def _verb(
         endpoint=endpoint,
         summary=summary,
         scope=Scope.OPERATE,
-        body=body,
-        body_required=body is ForkRequest,
+        body=f"run_requests.{body}",
+        body_required=body == "ForkRequest",
         answers={202: Accepted},
         headers=headers or {},
         problems=(409, 410),

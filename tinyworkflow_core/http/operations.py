@@ -11,7 +11,6 @@ from dataclasses import field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -51,9 +50,10 @@ class Operation:
     summary: str
     scope: Scope | None
     """What a caller must be allowed to do. None: whoever comes is heard, and the endpoint itself looks at who it is."""
-    query: type[BaseModel] | None = None
+    query: str | None = None
+    """The model of the query string, by `module.Class` in this package: it is imported when it is needed."""
     body: Any = None
-    """The type of the JSON body: a model, or Any. None: it has no body. No body stands for the model's defaults."""
+    """The model of the JSON body in the same way, or Any. None: it has no body. No body stands for the defaults."""
     body_required: bool = False
     answers: Mapping[int, Any] = field(default_factory=dict)
     """Status -> type of the JSON answer; None for one without a body, HTML for a page."""

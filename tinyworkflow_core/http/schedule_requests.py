@@ -9,8 +9,7 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 from ..backfilling import MAX_CONCURRENCY
 from ..declaring import MOST_FAILURES
 from ..schedule_store import DEFAULT_CONCURRENCY
-from .bodies import Fields, Moment
-from .runs import Attributes, QueryFields, Text
+from .fields import Attributes, Fields, Moment, QueryFields, Text
 
 OverlapText = Literal["skip", "queue", "cancel_other", "allow"]
 CatchUpText = Literal["none", "latest", "all"]

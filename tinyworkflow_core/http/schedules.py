@@ -5,7 +5,7 @@ The verbs are those of `tinyworkflow_core.schedules`; here are their requests an
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,20 +16,8 @@ from ..declaring import ScheduleChanges
 from ..errors import ScheduleChangedError
 from ..schedule_store import DamagedSchedule, Schedule
 from .answers import Json
-from .bodies import Fields, header_of, query_fields, read_fields
-from .operating import Nothing
+from .bodies import header_of, query_fields, read_fields
 from .operations import Endpoint, Operation, Scope
-from .schedule_requests import (
-    BackfillRequest,
-    ChangeRequest,
-    CronRequest,
-    IntervalRequest,
-    OnceRequest,
-    PauseRequest,
-    ScheduleQuery,
-    ScheduleRequest,
-    TimingRequest,
-)
 from .schedule_views import (
     BackfillAnswer,
     DamagedView,
@@ -42,7 +30,12 @@ from .schedule_views import (
 from .shown import Showing
 from .views import links_of, run_path
 
+if TYPE_CHECKING:
+    from .schedule_requests import TimingRequest
+
 _ETAG = {"If-Match": "The ETag of an earlier answer: 412 when the schedule has changed since."}
+_DECLARED, _BACKFILL = "schedule_requests.ScheduleRequest", "schedule_requests.BackfillRequest"
+_NOTHING = "run_requests.Nothing"
 _AGAIN = {"Idempotency-Key": "The same key gives the same run."}
 
 
@@ -65,7 +58,7 @@ class ScheduleRoutes:
                 self.declare,
                 "Declare a schedule: 201 for a new one, 200 for one that existed and is now like this",
                 {200: ScheduleView, 201: ScheduleView},
-                ScheduleRequest,
+                _DECLARED,
                 problems=(404, 409),
             ),
             _operation("GET", one, self.schedule, "One schedule, with its backfills", {200: ScheduleView}),
@@ -75,7 +68,7 @@ class ScheduleRoutes:
                 self.change,
                 "Change what is given, and nothing else",
                 {200: ScheduleView},
-                ChangeRequest,
+                "schedule_requests.ChangeRequest",
                 headers=_ETAG,
                 problems=(409, 412),
             ),
@@ -86,13 +79,13 @@ class ScheduleRoutes:
                 self.pause,
                 "Start nothing until it is resumed",
                 {200: ScheduleView},
-                PauseRequest,
+                "schedule_requests.PauseRequest",
             ),
             _operation(
-                "POST", f"{one}/resume", self.resume, "Go on with the next time from now", {200: ScheduleView}, Nothing
+                "POST", f"{one}/resume", self.resume, "Go on with the next time from now", {200: ScheduleView}, _NOTHING
             ),
             _operation(
-                "POST", f"{one}/trigger", self.trigger, "Start a run now", {202: Triggered}, Nothing, headers=_AGAIN
+                "POST", f"{one}/trigger", self.trigger, "Start a run now", {202: Triggered}, _NOTHING, headers=_AGAIN
             ),
             _operation(
                 "POST",
@@ -100,7 +93,7 @@ class ScheduleRoutes:
                 self.backfill,
                 "Make up for a window of times: 200 for a dry run, 202 when it has begun",
                 {200: BackfillAnswer, 202: BackfillAnswer},
-                BackfillRequest,
+                _BACKFILL,
             ),
             _operation(
                 "POST",
@@ -108,7 +101,7 @@ class ScheduleRoutes:
                 self.cancel_backfill,
                 "Have a backfill start nothing more",
                 {200: ScheduleView},
-                Nothing,
+                _NOTHING,
             ),
         ]
 
@@ -116,6 +109,8 @@ class ScheduleRoutes:
 
     async def page(self, request: Request) -> Json:
         """A page of schedules; the next one begins after `next_cursor` (null: there is no more)."""
+        from .schedule_requests import ScheduleQuery
+
         asked = query_fields(request, ScheduleQuery)
         found = await self._schedules.list(limit=asked.limit + 1, after=asked.cursor)
         showing = Showing(request, self._app)
@@ -137,6 +132,8 @@ class ScheduleRoutes:
 
     async def declare(self, request: Request) -> Json:
         """Make a schedule, or have one that exists be like this."""
+        from .schedule_requests import ScheduleRequest
+
         asked = await read_fields(request, ScheduleRequest, self._limit)
         schedule, is_new = await self._schedules.declare(
             asked.workflow,
@@ -156,6 +153,8 @@ class ScheduleRoutes:
 
     async def change(self, request: Request) -> Json:
         """Change what is given."""
+        from .schedule_requests import ChangeRequest
+
         asked = await read_fields(request, ChangeRequest, self._limit)
         changes: dict[str, Any] = {name: getattr(asked, name) for name in asked.model_fields_set}
         if "input" in changes:
@@ -190,16 +189,22 @@ class ScheduleRoutes:
 
     async def pause(self, request: Request) -> Json:
         """Start nothing until it is resumed."""
+        from .schedule_requests import PauseRequest
+
         asked = await read_fields(request, PauseRequest, self._limit)
         return self._answer(request, await self._schedules.pause(_schedule_id(request), asked.note))
 
     async def resume(self, request: Request) -> Json:
         """Go on."""
+        from .run_requests import Nothing
+
         await read_fields(request, Nothing, self._limit)
         return self._answer(request, await self._schedules.resume(_schedule_id(request)))
 
     async def trigger(self, request: Request) -> Json:
         """Start a run now."""
+        from .run_requests import Nothing
+
         await read_fields(request, Nothing, self._limit)
         key = header_of(request, "idempotency-key")
         run_id = await self._schedules.trigger(_schedule_id(request), idempotency_key=key)
@@ -208,6 +213,8 @@ class ScheduleRoutes:
 
     async def backfill(self, request: Request) -> Json:
         """Make up for a window of times."""
+        from .schedule_requests import BackfillRequest
+
         asked = await read_fields(request, BackfillRequest, self._limit)
         schedule_id = _schedule_id(request)
         plan = await self._schedules.backfill(
@@ -226,6 +233,8 @@ class ScheduleRoutes:
 
     async def cancel_backfill(self, request: Request) -> Json:
         """Have a backfill start nothing more."""
+        from .run_requests import Nothing
+
         await read_fields(request, Nothing, self._limit)
         backfill_id: str = request.path_params["backfill_id"]
         return self._answer(request, await self._schedules.cancel_backfill(_schedule_id(request), backfill_id))
@@ -233,6 +242,8 @@ class ScheduleRoutes:
     # --- parts --------------------------------------------------------------------------------
 
     def _timing(self, asked: TimingRequest) -> Timing:
+        from .schedule_requests import CronRequest, IntervalRequest, OnceRequest
+
         match asked:
             case CronRequest():
                 return CronSchedule(asked.cron, asked.timezone)
@@ -252,7 +263,7 @@ def _operation(
     endpoint: Endpoint,
     summary: str,
     answers: dict[int, Any],
-    body: type[Fields] | None = None,
+    body: str | None = None,
     *,
     headers: dict[str, str] | None = None,
     problems: tuple[int, ...] = (409,),
@@ -263,9 +274,9 @@ def _operation(
         endpoint=endpoint,
         summary=summary,
         scope=Scope.READ if method == "GET" else Scope.OPERATE,
-        query=ScheduleQuery if answers == {200: SchedulePage} else None,
+        query="schedule_requests.ScheduleQuery" if answers == {200: SchedulePage} else None,
         body=body,
-        body_required=body in (ScheduleRequest, BackfillRequest),
+        body_required=body in (_DECLARED, _BACKFILL),
         answers=answers,
         headers=headers or {},
         problems=problems,

@@ -8,7 +8,7 @@ from dataclasses import field
 
 from ..approval_links import LinkSettings
 from ..records import dataclass
-from .access import AccessDocument, document_from_env
+from .access import VARIABLE, Document
 from .platform_identity import PlatformSettings
 from .security_headers import origins_from_env
 
@@ -18,7 +18,7 @@ class HttpSettings:
     """Everything that the front needs to know besides the App. The defaults let nobody in."""
 
     platform: PlatformSettings = field(default_factory=PlatformSettings)
-    access: AccessDocument | None = None
+    access: Document | None = None
     cors_origins: tuple[str, ...] = ()
     links: LinkSettings = field(default_factory=LinkSettings)
 
@@ -27,7 +27,15 @@ class HttpSettings:
         """By the environment. Raises ConfigurationError naming the variable that does not fit."""
         return cls(
             platform=PlatformSettings.from_env(environ),
-            access=document_from_env(environ),
+            access=_access(environ),
             cors_origins=origins_from_env(environ),
             links=LinkSettings.from_env(environ),
         )
+
+
+def _access(environ: Mapping[str, str]) -> Document | None:
+    if VARIABLE not in environ:
+        return None
+    from .access_document import document_from_env  # with pydantic: a process without a document does without
+
+    return document_from_env(environ)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import Field
 from starlette.requests import Request
 
 from ..app import App
 from ..clock import fresh_id
 from ..errors import InvalidInputError, RunError, UnknownWorkflowError
 from .answers import Json
-from .bodies import Fields, header_of, read_fields, read_json
+from .bodies import header_of, read_fields, read_json
 from .operations import Operation, Scope
 from .preferences import message_id, preferred_wait
 from .problems import RETRY_SECONDS, HttpProblem, is_known
@@ -26,12 +25,6 @@ UPDATE_WAIT_SECONDS = 10
 """How long an update's answer is waited for when the caller does not say."""
 
 T = TypeVar("T")
-
-
-class QueryRequest(Fields):
-    """POST /v1/runs/{id}/queries/{name}."""
-
-    args: Annotated[list[Any], Field(max_length=100, default_factory=list)]
 
 
 class TalkingRoutes:
@@ -63,7 +56,7 @@ class TalkingRoutes:
                 endpoint=self.query,
                 summary="Ask the run's own code; nothing is written",
                 scope=Scope.READ,
-                body=QueryRequest,
+                body="run_requests.QueryRequest",
                 answers={200: Value},
                 problems=(409,),
             ),
@@ -93,6 +86,8 @@ class TalkingRoutes:
 
     async def query(self, request: Request) -> Json:
         """Ask the run's own code."""
+        from .run_requests import QueryRequest
+
         asked = await read_fields(request, QueryRequest, self._limit)
         run_id, name = request.path_params["run_id"], request.path_params["name"]
         value = await _asked("query", name, run_id, lambda: self._app.client.query_workflow(run_id, name, *asked.args))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -272,9 +273,21 @@ def _contents(module: Any) -> dict[str, Any]:
     return object.__getattribute__(module, "__dict__") if issubclass(type(module), ModuleType) else {}
 
 
-def documented_names() -> dict[int, str]:
+_PLACES = tuple(dict.fromkeys(part for place, _ in NAMES for part in (place, place.rpartition(".")[0]) if part))
+
+
+def documented_names() -> Mapping[int, str]:
     """The table's names for objects and modules that call themselves otherwise: os.stat is `posix.stat`."""
+    modules = [sys.modules.get(place) for place in _PLACES]
+    # By their sizes too: a module may load some of its names late, or be in the middle of its import.
+    return _documented(tuple((id(one), len(_contents(one))) for one in modules))[0]
+
+
+@functools.lru_cache(maxsize=1)
+def _documented(modules: tuple[tuple[int, int], ...]) -> tuple[dict[int, str], list[Any]]:
+    """By these modules, and what has to be kept so that nothing else gets one of the ids."""
     found: dict[int, str] = {}
+    kept: list[Any] = [sys.modules.get(place) for place in _PLACES]
     for place, names in NAMES:
         module = sys.modules.get(place)
         if module is not None:
@@ -283,8 +296,10 @@ def documented_names() -> dict[int, str]:
             for name in names:
                 if name in contents:
                     found.setdefault(id(contents[name]), f"{place}.{name}")
+                    kept.append(contents[name])
         else:
             above, _, last = place.rpartition(".")
             if (value := _contents(sys.modules.get(above)).get(last)) is not None:  # a class
                 found[id(value)] = place
-    return found
+                kept.append(value)
+    return found, kept

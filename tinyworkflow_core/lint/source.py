@@ -162,7 +162,7 @@ def _find(tree: ast.Module, name: str) -> Function | None:
     if name == "<lambda>":
         lambdas = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
         return lambdas[0] if len(lambdas) == 1 else None  # of two in a line nobody can tell which one it is
-    first = tree.body[0]
+    first = tree.body[0] if tree.body else None  # comments alone, where the file was changed since
     if isinstance(first, ast.If):
         first = first.body[0]
     return first if isinstance(first, ast.FunctionDef | ast.AsyncFunctionDef) and first.name == name else None

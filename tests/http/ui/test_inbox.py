@@ -16,7 +16,7 @@ from tests.http.ui.visitor import HOSTILE, Page, Visitor, visiting, visitors
 from tinyworkflow_core import App, WorkflowContext, workflow
 from tinyworkflow_core.approvals import Decision
 from tinyworkflow_core.http import identity_tokens
-from tinyworkflow_core.http.access import document_from_env
+from tinyworkflow_core.http.access_document import document_from_env
 from tinyworkflow_core.http.settings import HttpSettings
 from tinyworkflow_core.http.ui import inbox
 from tinyworkflow_core.store import Status

@@ -16,7 +16,8 @@ from tests.http.front import calling, new_app
 from tests.http.ui.visitor import Page, Visitor
 from tinyworkflow_core import App
 from tinyworkflow_core.approval_links import LinkSettings
-from tinyworkflow_core.http.access import AccessDocument
+from tinyworkflow_core.http.access import Document
+from tinyworkflow_core.http.access_document import document_from_env
 from tinyworkflow_core.http.settings import HttpSettings
 from tinyworkflow_core.testing import VirtualClock
 
@@ -37,11 +38,13 @@ async def locked(clock: VirtualClock) -> AsyncIterator[App]:
     await app.close()
 
 
-def document(*scopes: str, **more: object) -> AccessDocument:
+def document(*scopes: str, **more: object) -> Document:
     """One key, `second-key`, called viewer."""
     digest = hashlib.sha256(b"second-key").hexdigest()
     key = {"name": "viewer", "sha256": digest, "scopes": list(scopes), **more}
-    return AccessDocument.model_validate_json(json.dumps({"keys": [key]}))
+    found = document_from_env({"TINYWORKFLOW_ACCESS": json.dumps({"keys": [key]})})
+    assert found is not None
+    return found
 
 
 def browser(

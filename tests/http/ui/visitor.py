@@ -14,7 +14,7 @@ import httpx
 
 from tests.http.front import calling
 from tinyworkflow_core import App
-from tinyworkflow_core.http.access import document_from_env
+from tinyworkflow_core.http.access_document import document_from_env
 from tinyworkflow_core.http.settings import HttpSettings
 
 HOSTILE = (
