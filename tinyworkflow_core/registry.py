@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import os
 import re
 import warnings
@@ -39,7 +38,8 @@ _NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
 
 _declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """All that this process has declared and still holds, in that order."""
-_numbers = itertools.count()
+_newest = 0
+"""The number of what was declared last."""
 
 
 @overload
@@ -192,6 +192,9 @@ class Registry:
     ) -> None:
         self._knows_all = definitions is None
         self._given: list[Any] = []
+        self._found: weakref.WeakValueDictionary[tuple[str, int | None], WorkflowDefinition[Any]]
+        self._found = weakref.WeakValueDictionary()
+        self._found_among: tuple[object, ...] = ()
         for one in definitions or ():
             self.add(one)
 
@@ -203,6 +206,16 @@ class Registry:
 
     def workflow(self, name: str, version: int | None = None) -> WorkflowDefinition[Any]:
         """The definition of that version, or of the highest. Raises UnknownWorkflowError."""
+        among = (_declared, _newest, len(self._given))
+        if among != self._found_among:
+            self._found.clear()
+            self._found_among = among
+        found = self._found.get((name, version))
+        if found is None:
+            found = self._found[name, version] = self._look_for(name, version)
+        return found
+
+    def _look_for(self, name: str, version: int | None) -> WorkflowDefinition[Any]:
         found = {d.version: d for d in _unique(d for d in self._workflows() if d.name == name)}
         if not found:
             import difflib  # for a mistake only
@@ -235,7 +248,9 @@ class Registry:
 
 
 def _declare(definition: D) -> D:
-    _declared[next(_numbers)] = definition
+    global _newest  # noqa: PLW0603  # by which every registry knows whether what it has found still holds
+    _newest += 1
+    _declared[_newest] = definition
     return definition
 
 

@@ -79,6 +79,13 @@ class Codec:
         Raises SerializationError, naming the place inside the value and the reason, for what cannot be stored,
         and PayloadTooLargeError for what is over the limit.
         """
+        if self._sealing is None and type(value) in _SCALARS and self.max_bytes >= _SHORT:
+            try:  # the same text sooner, for what many steps give
+                text = _SCALARS[type(value)](value)
+            except ValueError as error:  # an int of more digits than Python writes
+                raise SerializationError(f"the value cannot be written as JSON: {error}") from None
+            if len(text) < _SHORT and text.isascii():
+                return text
         try:
             tree = value if type(value) in PLAIN else to_tree(value, "$")
             text = _dumps(tree)

@@ -242,7 +242,9 @@ class Call:
                     return None
                 # One sum for the whole call: a run that naps for ever must not keep its place from the others.
                 self._patience -= until_due
-            await self._show_new_approvals()
+            journal = self._execution.journal
+            if journal.questions or journal.withdrawn_approvals:
+                await self._show_new_approvals()
             await self._wait(until_due, now)
 
     async def _wait(self, until_due: float | None, now: datetime) -> None:
@@ -342,7 +344,8 @@ class Call:
     async def _take(self, ready: Sequence[Ready], work: Work) -> Outcome:
         """Store what has happened, then let the workflow see it."""
         self._has_taken = True
-        ready = await self._check_targets(ready)
+        if any(isinstance(one.event, MessageSent) for one in ready):
+            ready = await self._check_targets(ready)
         events, before, after = await self._write(ready)
         for one in ready:
             if one.event is None:
@@ -368,8 +371,6 @@ class Call:
 
     async def _check_targets(self, ready: Sequence[Ready]) -> Sequence[Ready]:
         """Find the signals whose run is unknown or has ended: the workflow is to hear of it."""
-        if not any(isinstance(one.event, MessageSent) for one in ready):
-            return ready
         begun = {new.run.run_id for one in ready for new in one.new_runs}  # by the very write that sends the signal
         return [await self._checked(one, begun) for one in ready]
 
@@ -408,10 +409,7 @@ class Call:
     async def _show_new_approvals(self) -> None:
         """Show approvals that were asked for, and no longer those that were withdrawn, while activities are still at
         work."""
-        holding = self._holding
-        journal = self._execution.journal
-        if not journal.questions and not journal.withdrawn_approvals:
-            return
+        holding, journal = self._holding, self._execution.journal
         new = [one for one in journal.questions.values() if not one.recorded]
         now, withdrawn = holding.now(), holding.withdrawn_approvals()
         if not new and not withdrawn:

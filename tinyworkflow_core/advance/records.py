@@ -209,8 +209,10 @@ def begins_at(run: Run, history: Sequence[Event]) -> datetime | None:
 
 def is_suspended(history: Sequence[Event]) -> bool:
     """Whether an operator has put the run aside."""
-    last = next((event for event in reversed(history) if isinstance(event, RunSuspended | RunResumed)), None)
-    return isinstance(last, RunSuspended)
+    for event in reversed(history):  # to its beginning, for most runs
+        if isinstance(event, (RunSuspended, RunResumed)):
+            return isinstance(event, RunSuspended)
+    return False
 
 
 def recent_takeovers(history: Sequence[Event]) -> int:

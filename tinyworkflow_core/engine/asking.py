@@ -94,7 +94,10 @@ class Asking:
         )
         event, cancelled = await self._end_of(command)
         if isinstance(event, ActivityCompleted) and (definition.compensate is not None or cancelled is None):
-            result = await self.read(event.result)
+            try:
+                result = self.codec.decode(event.result)
+            except SerializationError as error:
+                result = await self._never(error)
             if definition.compensate is not None:  # also when nobody waited for the result any more: it was done
                 self.add_compensation(definition.compensate, (result,), {}, command.id)
             if cancelled is None:

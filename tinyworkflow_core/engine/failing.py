@@ -64,10 +64,11 @@ class Failing:
     def note(self, event: Event) -> None:
         """An event is about to be applied."""
         if isinstance(event, ActivityCompleted):  # the most frequent one
-            pending = self._journal.open.get(event.id)
-            if self._wound_up and not (pending is not None and pending.withdrawn):
-                # The workflow may have withdrawn others long before, and on purpose.
-                self._wound_up.clear()
+            if self._wound_up:
+                pending = self._journal.open.get(event.id)
+                if not (pending is not None and pending.withdrawn):
+                    # The workflow may have withdrawn others long before, and on purpose.
+                    self._wound_up.clear()
             return
         step: int | None = getattr(event, "id", None)
         pending = None if step is None else self._journal.open.get(step)

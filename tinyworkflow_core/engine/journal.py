@@ -233,8 +233,9 @@ class Journal:
         pending = Pending(command, settle, recorded=recorded is not None)
         if self.mismatch is None and not self.closed:
             self.open[command.id] = pending
-            if isinstance(command, ExecuteActivity | StartChild | SendMessage) and command.goes_out:
-                self.outward[command.id] = pending
+            if isinstance(command, (ExecuteActivity, StartChild, SendMessage)):
+                if command.goes_out:
+                    self.outward[command.id] = pending
             elif isinstance(command, RequestApproval):
                 self.questions[command.id] = pending
         return pending

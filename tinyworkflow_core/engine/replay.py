@@ -288,6 +288,12 @@ class Execution:
         latest = self._latest
         if event.at > latest:
             self._latest = event.at
+        if type(event) is ActivityCompleted and self.journal.mismatch is None and not self._root.done():  # most are
+            self._failing.note(event)
+            self._loop.now = max(self._loop.now, timestamp(event.at))
+            self.journal.apply(event)
+            self._drain()
+            return
         is_noted = type(event) in _NOTED
         if not is_noted:
             self._failing.note(event)
@@ -303,10 +309,6 @@ class Execution:
         moved = timestamp(event.due if isinstance(event, RunRetried) else event.at)
         self._loop.now = max(self._loop.now, moved)
         match event:
-            case ActivityCompleted():  # the most frequent one
-                self.journal.apply(event)
-                self._drain()
-                return
             case RunForked():
                 self._put_off(event.at - latest)
                 self.journal.leave_children()

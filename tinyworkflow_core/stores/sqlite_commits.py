@@ -28,12 +28,10 @@ APPEND = (
 )
 DOCUMENT = "SELECT token, events FROM history WHERE run_id = ? AND generation = ? AND sequence = ?"
 LAST_SEQUENCE = "SELECT MAX(sequence) FROM history WHERE run_id = ? AND generation = ?"
-CHANGE = (
-    "UPDATE runs SET status = ?, closed_at = ?, sequence = ?, retry_count = ?, open_approvals = ?, notes = ?, "
-    "output = ? WHERE run_id = ?"
-)
+_CHANGES = "status = ?, closed_at = ?, sequence = ?, retry_count = ?, open_approvals = ?, notes = ?, output = ?"
+CHANGE = f"UPDATE runs SET {_CHANGES} WHERE run_id = ?"
 LET_GO = (
-    "UPDATE runs SET wake_at = ?, due_at = ?, lease_owner = NULL, lease_until = NULL, lease_token = NULL, "
+    f"UPDATE runs SET {_CHANGES}, wake_at = ?, due_at = ?, lease_owner = NULL, lease_until = NULL, lease_token = NULL, "
     "released_by = ? WHERE run_id = ?"
 )
 
@@ -140,7 +138,7 @@ def carry_out(db: sqlite3.Connection, commit: PreparedCommit, changed: Changes) 
     if commit.consumed:
         db.executemany("DELETE FROM inbox WHERE run_id = ? AND message_id = ?", commit.consumed)
     # Only an end: whoever wakes for a run that merely waits would take it, let it go, and be woken by that.
-    if release is not None and _change(db, lease, release, commit.key) and release.release.status.closed:
+    if release is not None and _change(db, commit, release) and release.release.status.closed:
         changed[lease.run_id] = True
     for new in commit.new_runs:
         run_id = new[0][0]
@@ -180,19 +178,18 @@ def _append(db: sqlite3.Connection, lease: Lease, sequence: int, document: str) 
     raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}, or has document {sequence} already")
 
 
-def _change(db: sqlite3.Connection, lease: Lease, prepared: PreparedRelease, key: str) -> bool:
+def _change(db: sqlite3.Connection, commit: PreparedCommit, prepared: PreparedRelease) -> bool:
     """Change the record. True: and let the run go."""
-    release, run_id = prepared.release, lease.run_id
-    status = release.status
-    (sequence,) = db.execute(LAST_SEQUENCE, (run_id, lease.generation)).fetchone()
-    db.execute(
-        CHANGE,
-        (
-            status.value, microseconds(release.closed_at), sequence, release.retry_count, prepared.approvals,
-            prepared.notes, release.output, run_id,
-        ),
+    lease, release, run_id = commit.lease, prepared.release, commit.lease.run_id
+    status, sequence = release.status, commit.sequence
+    if commit.document is None:  # then the commit's number is that of none
+        (sequence,) = db.execute(LAST_SEQUENCE, (run_id, lease.generation)).fetchone()
+    changes = (
+        status.value, microseconds(release.closed_at), sequence, release.retry_count, prepared.approvals,
+        prepared.notes, release.output,
     )  # fmt: skip
     if release.keep_lease and not status.closed:
+        db.execute(CHANGE, (*changes, run_id))
         return False
     wake_at = due_at = None
     if status.closed:
@@ -200,9 +197,9 @@ def _change(db: sqlite3.Connection, lease: Lease, prepared: PreparedRelease, key
     else:
         wake_at = microseconds(release.wake_at)
         due_at = due_at_of(db, run_id, status, wake_at)
-    db.execute(LET_GO, (wake_at, due_at, key, run_id))
+    db.execute(LET_GO, (*changes, wake_at, due_at, commit.key, run_id))
     if prepared.next_opening is not None:
-        _begin_generation(db, lease, prepared.next_opening, key)
+        _begin_generation(db, lease, prepared.next_opening, commit.key)
     return True
 
 
