@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -43,12 +42,11 @@ async def four_ways(
             await store.close()
         return environment
 
-    await once("plain")
+    plain = await once("plain")
     await once("reloaded before every step", always_replay=True)
     await once("every delivery twice", duplicate=True)
-    for crashes in itertools.count():
-        write = 1 + crashes * crash_every
+    crashes = 0
+    for write in range(1, plain.writes + 1, crash_every):
         environment = await once(f"crash after store write {write}", crash_after=write)
-        if not environment.crashed:
-            return crashes
-    raise AssertionError("unreachable")
+        crashes += environment.crashed
+    return crashes
