@@ -18,6 +18,7 @@ __all__ = ["chromium", "command_tree_made_once", "firestore_emulator"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
+@pytest.hookimpl(optionalhook=True)  # also where xdist is switched off
 def pytest_xdist_auto_num_workers() -> int:
     """How many workers `-n auto` makes: tests wait for processes, leases and browsers for a third of their time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -115,12 +115,14 @@ class Codec:
         """The arguments of a call as one value, `[args]` or `[args, kwargs]`; see `encode`."""
         if not kwargs and self._sealing is None and self.max_bytes >= 2 * _SHORT:
             # The same text sooner, for what most calls are given: a replay does this for every step.
+            parts: list[str] = []
             try:
-                parts = [_SCALARS[type(one)](one) for one in args if type(one) in _SCALARS]
-            except ValueError:  # an int of more digits than Python writes
+                for one in args:
+                    parts.append(_SCALARS[type(one)](one))
+            except (KeyError, ValueError):  # another type, or an int of more digits than Python writes
                 return self.encode([list(args)])
             text = f"[[{','.join(parts)}]]"
-            if len(parts) == len(args) and len(text) < _SHORT and text.isascii():
+            if len(text) < _SHORT and text.isascii():
                 return text
         return self.encode([list(args), kwargs] if kwargs else [list(args)])
 
@@ -130,7 +132,8 @@ class Codec:
         Raises SerializationError when its class is gone or was changed, or when it is sealed and cannot be opened.
         """
         try:
-            return from_tree(_loads(text if self._sealing is None else self._sealing.unseal_value(text)))
+            tree = _loads(text if self._sealing is None else self._sealing.unseal_value(text))
+            return tree if type(tree) in PLAIN else from_tree(tree)
         except SerializationError:
             raise
         except Exception as error:  # whatever Decimal, ZoneInfo or an enum's own hook say to a damaged value

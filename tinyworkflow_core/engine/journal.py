@@ -140,7 +140,8 @@ class Journal:
         self.unrecorded_patches: list[str] = []
         self.read_only = False
         """Whether a query is being answered: nothing may be asked for."""
-        self._retries = [event for event in history if isinstance(event, RunRetried)]
+        self._retries: list[RunRetried] = []
+        self._forks_ahead = 0
         for event in history:
             if isinstance(event, ActivityEvent):  # most are
                 self._signatures.setdefault(event.id, ("activity", event.name, event.digest))
@@ -149,10 +150,12 @@ class Journal:
                 self._signatures.setdefault(event.id, signature)  # type: ignore[attr-defined]  # only events with ids have one
             elif isinstance(event, RunForked):
                 self._copied.update(self._signatures)
+                self._forks_ahead += 1
             elif isinstance(event, PatchMarked):
                 self.patches.add(event.patch)
+            elif isinstance(event, RunRetried):
+                self._retries.append(event)
         self._last_recorded = max(self._signatures, default=0)
-        self._forks_ahead = sum(isinstance(event, RunForked) for event in history)
 
     @property
     def position(self) -> int:
@@ -228,7 +231,7 @@ class Journal:
         Never, when the history records something else at this position (see `mismatch`).
         """
         recorded = self._signatures.get(command.id)
-        if recorded is not None and not self._fits(command, recorded):
+        if recorded is not None and command.signature != recorded and not self._fits_roughly(command, recorded):
             self._differ(command.id, describe(recorded), describe(command.signature), user_line())
         pending = Pending(command, settle, recorded=recorded is not None)
         if self.mismatch is None and not self.closed:
@@ -379,10 +382,8 @@ class Journal:
         """The code has dropped the branch that this run took: sets `mismatch`."""
         self._differ(self._last_id + 1, f"nothing of patch {patch!r}", "only the branch that came with it", where)
 
-    def _fits(self, command: Command, recorded: Signature) -> bool:
-        if command.id in self._copied:
-            return command.signature[:2] == recorded[:2]
-        return command.signature == recorded
+    def _fits_roughly(self, command: Command, recorded: Signature) -> bool:
+        return command.id in self._copied and command.signature[:2] == recorded[:2]
 
     def _end(self, command_id: int) -> None:
         del self.open[command_id]

@@ -137,8 +137,10 @@ class Execution:
         self._latest = started.at
         begins_at, self.picked_up = beginning(history, now)
         live = None if now is None else timestamp(now)
-        whole, history = history, effective(history)
-        self.journal = Journal(history, children_lost=children_lost(whole))
+        whole = history
+        if self._retries:
+            history = effective(whole)
+        self.journal = Journal(history, children_lost=children_lost(whole) if self._retries else None)
         self._failing = Failing(self.journal)
         self._loop = WorkflowLoop(  # type: ignore[abstract]  # loop.py puts the methods that it forbids in by name
             self.journal, now=timestamp(begins_at), on_error=self._log_unhandled
@@ -290,7 +292,8 @@ class Execution:
             self._latest = event.at
         if type(event) is ActivityCompleted and self.journal.mismatch is None and not self._root.done():  # most are
             self._failing.note(event)
-            self._loop.now = max(self._loop.now, timestamp(event.at))
+            if (moved := event.at.timestamp()) > self._loop.now:
+                self._loop.now = moved
             self.journal.apply(event)
             self._drain()
             return
@@ -306,8 +309,8 @@ class Execution:
             self._note(event)
             return
         # Never backwards, whatever the clocks of the functions that recorded the events.
-        moved = timestamp(event.due if isinstance(event, RunRetried) else event.at)
-        self._loop.now = max(self._loop.now, moved)
+        when = event.due if isinstance(event, RunRetried) else event.at
+        self._loop.now = max(self._loop.now, timestamp(when))
         match event:
             case RunForked():
                 self._put_off(event.at - latest)
