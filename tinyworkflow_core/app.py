@@ -223,6 +223,7 @@ class App:
         """Stop the worker, let go of the runs in hand, give back the store."""
         await self.stop_worker()
         await self.dispatcher.close()
+        self._performer.close()
         await self.store.close()
 
 

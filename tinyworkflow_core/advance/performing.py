@@ -12,10 +12,10 @@ from ..dispatcher import Advance, Perform
 from ..engine.commands import ActivityAttempt, ExecuteActivity
 from ..engine.context import RunFacts
 from ..engine.history import ActivityCancelled, ActivityFailed, event_to_dict
-from ..engine.replay import Execution
 from ..errors import PayloadTooLargeError
 from ..store import DeliveryOutcome, Message, MessageKind, RunState
 from .records import message_fits, outcome_id
+from .replayed import Replayed
 from .surroundings import Progress, Surroundings
 from .work import attempt_of
 
@@ -27,6 +27,11 @@ class Performer:
 
     def __init__(self, around: Surroundings) -> None:
         self._around = around
+        self._replayed = Replayed(around.codec)
+
+    def close(self) -> None:
+        """Forget the runs that were looked at."""
+        self._replayed.close()
 
     async def perform(self, task: Perform) -> Progress:
         """Make the attempt, if the run still waits for it, and tell the run.
@@ -39,7 +44,8 @@ class Performer:
             return Progress.UNKNOWN
         if state.run.status.closed or state.run.generation != task.generation:
             return Progress.CLOSED
-        found = self._find(state, task)
+        with self._replayed.lock:
+            found = self._find(state, task)
         if found is None:
             return Progress.CLOSED
         attempt, message_id = found
@@ -86,17 +92,14 @@ class Performer:
             parent_run_id=run.parent_run_id,
         )
         definition = self._around.registry.workflow(run.name, run.version)
-        execution = Execution(definition, state.history, facts=facts, codec=self._around.codec)
-        try:
-            pending = execution.journal.open.get(task.activity_id)
-            if pending is None or pending.withdrawn or not isinstance(pending.command, ExecuteActivity):
-                return None
-            if pending.attempt + 1 != task.attempt or pending.deadline is None:
-                return None
-            attempt = attempt_of(pending, execution.journal, run_id=run.run_id, generation=run.generation)
-            return attempt, outcome_id(attempt, execution.journal)
-        finally:
-            execution.close()
+        journal = self._replayed.get(definition, state.history, facts).journal
+        pending = journal.open.get(task.activity_id)
+        if pending is None or pending.withdrawn or not isinstance(pending.command, ExecuteActivity):
+            return None
+        if pending.attempt + 1 != task.attempt or pending.deadline is None:
+            return None
+        attempt = attempt_of(pending, journal, run_id=run.run_id, generation=run.generation)
+        return attempt, outcome_id(attempt, journal)
 
 
 def _ignore(*about: object) -> None:
