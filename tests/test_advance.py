@@ -522,3 +522,50 @@ async def test_who_has_something_to_say_need_not_wait_for_the_time_of_the_run(st
     await one.client.cancel_workflow(run_id, "not wanted")
     assert await one.advance(run_id) is Progress.CLOSED
     assert await _types(one, run_id) == ["RunStarted", "CancelRequested", "RunCancelled"]
+
+
+async def test_what_nobody_has_taken_stands_behind_the_late_beginning(store: Store) -> None:
+    clock = VirtualClock()
+    one = app(store, clock=clock, workflows=[fails_at_once])
+    run_id = await one.client.start_workflow(fails_at_once)
+    await one.client.send_signal(run_id, "unread", 1)
+    clock.move_to(START + timedelta(hours=2))
+    assert await one.advance(run_id) is Progress.CLOSED
+    assert await _types(one, run_id) == ["RunStarted", "RunPickedUp", "SignalReceived", "RunFailed"]
+
+
+@workflow
+async def fails_at_once(ctx: WorkflowContext) -> None:
+    raise ValueError("no")
+
+
+async def test_code_that_was_cut_off_in_its_first_step_repeats_it_with_the_same_arguments(store: Store) -> None:
+    clock = VirtualClock()
+    one = app(store, clock=clock, workflows=[notes_the_time])
+    run_id = await one.client.start_workflow(notes_the_time)
+    clock.move_to(START + timedelta(seconds=5))
+    call = asyncio.create_task(one.advance(run_id))
+    await eventually(lambda: _is_running(store, run_id))
+    await eventually(_was_called)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    clock.move_to(START + timedelta(seconds=60))
+    Gate.opened.set()
+    assert await one.advance(run_id) is Progress.CLOSED
+    assert [str(START + timedelta(seconds=5))] * 2 == CALLS
+
+
+async def _was_called() -> bool:
+    return bool(CALLS)
+
+
+@activity
+async def note_and_wait(what: str) -> None:
+    CALLS.append(what)
+    await Gate.opened.wait()
+
+
+@workflow
+async def notes_the_time(ctx: WorkflowContext) -> None:
+    await ctx.execute_activity(note_and_wait, str(ctx.now()))

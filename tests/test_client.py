@@ -238,3 +238,20 @@ async def test_a_run_that_merely_waits_keeps_no_worker_busy() -> None:
     assert await app.store.get(run_id) == before
     assert (await app.client.get_workflow_status(run_id)).status == "waiting"
     await app.close()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workflow_id": "x" * 2_000_000},
+        {"attributes": {"long": "x" * 2_000_000}},
+        {"attributes": {"odd": "\ud83d\ude00"}},
+    ],
+    ids=["a long workflow_id", "a long attribute", "a pair of surrogates"],
+)
+async def test_what_no_store_would_keep_is_refused_before_a_run_exists(
+    env: WorkflowEnvironment, options: dict[str, Any]
+) -> None:
+    with pytest.raises(SerializationError):  # PayloadTooLargeError is one
+        await env.client.start_workflow(free, **options)
+    assert env.writes == 0

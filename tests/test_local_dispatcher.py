@@ -408,3 +408,28 @@ async def test_no_dispatcher_makes_no_calls() -> None:
     await nobody.dispatch(Advance(run_id="a"), at=START)
     await nobody.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@skipping
+async def test_a_run_whose_call_has_failed_is_left_alone_by_ticks_for_a_while() -> None:
+    stage = Stage()
+    await stage.dispatch("bad-1")
+    await asyncio.sleep(1)
+    assert stage.dispatcher.in_hand() == {"bad-1"}
+    await asyncio.sleep(5)
+    assert stage.dispatcher.in_hand() == set()
+
+
+@skipping
+async def test_calls_that_fail_at_once_make_no_room_for_an_early_tick() -> None:
+    stage = Stage(max_calls=2)
+    for run_id in ("bad-1", "bad-2"):
+        await stage.dispatch(run_id)
+    began = asyncio.get_running_loop().time()
+    await stage.dispatcher.rest(1.0)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(1.0)
+    stage.seconds = {"a": 0.3, "b": 0.3}
+    for run_id in ("a", "b"):
+        await stage.dispatch(run_id)
+    await stage.dispatcher.rest(1.0)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(1.3)

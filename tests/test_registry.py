@@ -834,3 +834,32 @@ async def test_what_a_workflow_definition_calls_is_a_coroutine() -> None:
     coroutine = a_workflow(result=7).call(None, None)
     assert asyncio.iscoroutine(coroutine)
     assert await coroutine == 7
+
+
+def test_a_registry_that_has_looked_finds_what_is_declared_later() -> None:
+    known = Registry()
+
+    async def one(ctx: WorkflowContext) -> None: ...
+
+    first = workflow(name="declared in turn")(one)
+    assert known.workflow("declared in turn") is first
+    second = workflow(name="declared in turn", version=2)(one)
+    assert known.workflow("declared in turn") is second
+    assert known.workflow("declared in turn", 1) is first
+
+
+def test_a_registry_keeps_nothing_alive_that_it_has_found() -> None:
+    known = Registry()
+
+    async def one(ctx: WorkflowContext) -> None: ...
+
+    workflow(name="for a moment")(one)
+    gc.collect()
+    with pytest.raises(UnknownWorkflowError):
+        known.workflow("for a moment")
+    held = workflow(name="for a moment")(one)
+    assert known.workflow("for a moment") is held
+    del held
+    gc.collect()
+    with pytest.raises(UnknownWorkflowError):
+        known.workflow("for a moment")

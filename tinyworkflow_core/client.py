@@ -87,6 +87,8 @@ class WorkflowClient:
         if idempotency_key is not None:
             said = [name, version, self.codec.plaintext(text), workflow_id, dict(attributes or {}), delay]
             request = self.codec.fingerprint(self.codec.encode(said))
+        elif workflow_id is not None or attributes:
+            self.codec.encode([workflow_id, dict(attributes or {})])  # raises for what cannot be stored
         run_id = _run_id(name, run_id, idempotency_key)
         now = self.clock.now()
         starts_at = now if delay is None else now + timedelta(seconds=delay)

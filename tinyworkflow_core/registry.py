@@ -10,6 +10,7 @@ import functools
 import inspect
 import os
 import re
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
@@ -38,6 +39,7 @@ _NAME = re.compile(r"[^/\x00-\x1f\x7f]{1,100}")
 
 _declared: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 """All that this process has declared and still holds, in that order."""
+_declaring = threading.Lock()
 _newest = 0
 """The number of what was declared last."""
 
@@ -249,8 +251,9 @@ class Registry:
 
 def _declare(definition: D) -> D:
     global _newest  # noqa: PLW0603  # by which every registry knows whether what it has found still holds
-    _newest += 1
-    _declared[_newest] = definition
+    with _declaring:
+        _declared[_newest + 1] = definition
+        _newest += 1  # last: whoever looks meanwhile will look again
     return definition
 
 

@@ -24,7 +24,7 @@ from tinyworkflow_core.engine.history import (
     TimerFired,
     TimerStarted,
 )
-from tinyworkflow_core.engine.replay import Completed, Execution
+from tinyworkflow_core.engine.replay import Blocked, Completed, Execution
 
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 
@@ -142,3 +142,58 @@ def ended(run: Execution, *, at: datetime) -> ActivityCompleted:
     [pending] = run.journal.open.values()
     assert isinstance(pending.command, ExecuteActivity)
     return ActivityCompleted(at=at, attempt=1, started_at=at, result="null", **pending.command.about())
+
+
+# --- what says that code has begun, and what does not -------------------------------------------------
+
+
+@pytest.mark.parametrize("skew", [timedelta(milliseconds=200), HOUR], ids=["another clock", "a fork before its time"])
+def test_a_step_with_an_earlier_time_than_the_start_is_a_step_all_the_same(skew: timedelta) -> None:
+    run = Execution(defined(works_and_naps), [started()], facts=FACTS, codec=codec, now=START)
+    done = ended(run, at=START - skew)
+    run.step([done], START - skew)
+    [pending] = run.journal.open.values()
+    noted = asked_for(pending, START - skew)
+    assert noted is not None
+    history = stored([started(), done, noted])
+    again = Execution(defined(works_and_naps), history, facts=FACTS, codec=codec, now=START + HOUR)
+    assert isinstance(again.outcome, Blocked)
+    assert (again.picked_up, due(again)) == (None, due(run))
+
+
+def test_code_that_begins_again_after_a_death_asks_for_the_same_as_before() -> None:
+    taken_at = START + 5 * SECOND
+    died = LeaseTaken(at=START + 50 * SECOND, owner="b", previous_owner="a")
+    first = execution([started()], now=taken_at, taken_at=taken_at)
+    again = execution([started(), died], now=START + 50 * SECOND, taken_at=taken_at)
+    assert first._context.now() == again._context.now() == taken_at
+    assert again.picked_up == RunPickedUp(at=taken_at)
+
+
+@pytest.mark.parametrize(
+    ("taken_at", "aside"),
+    [(START - SECOND, []), (START + 2 * HOUR, []), (START, [RunSuspended(at=START, message_id="s")])],
+    ids=["before its time", "by a clock that is ahead", "and put aside"],
+)
+def test_a_taking_that_was_no_beginning_is_not_taken_for_one(taken_at: datetime, aside: list[Event]) -> None:
+    run = execution([started(), *aside], now=START + HOUR, taken_at=taken_at)
+    assert run.picked_up == RunPickedUp(at=START + HOUR)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        SignalReceived(at=START - SECOND, message_id="m", name="early", payload="1"),
+        LeaseTaken(at=START, owner="b", previous_owner="a"),
+        RunResumed(at=START, message_id="r"),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_came_before_the_code_shortens_no_sleep(before: Event) -> None:
+    assert due(execution([started(), before], now=START + LAG)) == START + LAG + HALF_AN_HOUR
+
+
+def test_a_step_that_was_long_in_being_stored_shortens_no_sleep() -> None:
+    run = Execution(defined(works_and_naps), [started()], facts=FACTS, codec=codec, now=START)
+    run.step([ended(run, at=START + SECOND)], START + 9 * SECOND)
+    assert due(run) == START + 9 * SECOND + HALF_AN_HOUR

@@ -237,15 +237,16 @@ class Call:
             if due is not None and due <= now:
                 due = self._next_wake(work)
             until_due = None if due is None else (due - now).total_seconds()
-            if not work.is_running:
-                if until_due is None or until_due > self._patience:
-                    return None
-                # One sum for the whole call: a run that naps for ever must not keep its place from the others.
-                self._patience -= until_due
+            if not work.is_running and (until_due is None or until_due > self._patience):
+                return None
             journal = self._execution.journal
             if journal.questions or journal.withdrawn_approvals:
                 await self._show_new_approvals()
+            idle = not work.is_running
             await self._wait(until_due, now)
+            if idle:
+                # One sum for the whole call: a run that naps for ever must not keep its place from the others.
+                self._patience -= (self._holding.now() - now).total_seconds()
 
     async def _wait(self, until_due: float | None, now: datetime) -> None:
         longest = self._ledger.seconds_to_renewal(now)

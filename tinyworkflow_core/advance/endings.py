@@ -63,7 +63,7 @@ async def close(
             before, consumed = [*before, *letters], (*consumed, *read)
         case Cancelled(reason=reason):
             event, status = RunCancelled(at=now, reason=reason), Status.CANCELLED
-    events = [*before, *_last_words(holding), event]
+    events = [*_last_words(holding), *before, event]
     return await _end(holding, status, events, consumed=consumed, output=output, error=error)
 
 
@@ -72,7 +72,7 @@ async def terminate(holding: Holding, message: Message) -> Progress:
     await _stop(holding)
     letters, read = await _letters_left(holding)
     event = RunTerminated(at=holding.now(), message_id=message.id, reason=message.body.get("reason"))
-    events = [*letters, *_last_words(holding), event]
+    events = [*_last_words(holding), *letters, event]
     return await _end(holding, Status.TERMINATED, events, consumed=(*read, message.id))
 
 

@@ -130,7 +130,12 @@ class Holding:
             parent_run_id=run.parent_run_id,
         )
         self.execution = Execution(
-            definition, self.ledger.history, facts=facts, codec=self.around.codec, now=self.now()
+            definition,
+            self.ledger.history,
+            facts=facts,
+            codec=self.around.codec,
+            now=self.now(),
+            taken_at=run.started_at,
         )
         return self.execution
 

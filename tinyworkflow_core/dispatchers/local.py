@@ -27,6 +27,8 @@ _MAX_TIMER_SECONDS = 3600.0
 _EARLY = timedelta(milliseconds=100)
 """A call for a later moment is made so much earlier: then the run is read and replayed when its time comes, and has
 waited inside the call for the rest (its patience, see AdvanceSettings)."""
+_LEFT_ALONE = timedelta(seconds=5)
+"""So long no tick takes a run whose call has failed, and looks at what is due behind it instead."""
 _FAR = timedelta(seconds=1)
 """Not a moment nearer than this: a call without patience would ask for the next one again and again."""
 
@@ -42,7 +44,8 @@ class LocalDispatcher:
         self._handler = handler
         self._clock = clock
         self._max_calls = max_calls
-        self._calls: dict[asyncio.Task[None], Task] = {}
+        self._calls: dict[asyncio.Task[bool], Task] = {}
+        self._failed_until: dict[str, datetime] = {}
         self._queue: deque[Task] = deque()
         self._queued: set[Task] = set()
         """Those in the queue, and those whose call has not begun yet."""
@@ -69,8 +72,12 @@ class LocalDispatcher:
         return 0 if self._closed or self._letting_go else max(0, self._max_calls - self.busy)
 
     def in_hand(self) -> Set[str]:
-        """The runs whose Advance is under way or waits its turn."""
-        return {task.run_id for task in (*self._queue, *self._calls.values()) if isinstance(task, Advance)}
+        """The runs whose Advance is under way, waits its turn, or has just failed: it would fail again."""
+        now = self._clock.now()
+        for run_id in [one for one, until in self._failed_until.items() if until <= now]:
+            del self._failed_until[run_id]
+        here = (task.run_id for task in (*self._queue, *self._calls.values()) if isinstance(task, Advance))
+        return {*here, *self._failed_until}
 
     async def rest(self, seconds: float) -> None:
         """For so long; or until half of the calls that filled it have ended, so that there is room for others."""
@@ -144,25 +151,32 @@ class LocalDispatcher:
             call.add_done_callback(self._ended)
         self._was_full = self._was_full or len(self._calls) >= self._max_calls
 
-    def _ended(self, call: asyncio.Task[None]) -> None:
+    def _ended(self, call: asyncio.Task[bool]) -> None:
         task = self._calls.pop(call)
+        went_well = not call.cancelled() and call.exception() is None and call.result()
         if call.cancelled() and all(one != task for one in self._queue):
             self._queued.discard(task)  # it may never have begun
         self._pump()
-        if self._was_full and 2 * self.busy <= self._max_calls:
+        if went_well and self._was_full and 2 * self.busy <= self._max_calls:
             self._was_full, self._has_emptied = False, True
             if self._resting is not None and not self._resting.done():
                 self._resting.set_result(None)
 
-    async def _call(self, task: Task) -> None:
+    async def _call(self, task: Task) -> bool:
+        """Whether it went well."""
         self._queued.discard(task)  # not before it begins: until then it will see whatever it is asked for
         try:
             await self._handler(task)
+            return True
         except Exception as error:  # the run is in the store, and the tick brings it back
-            self.failed.add(type(error).__name__, self._clock.now())
+            now = self._clock.now()
+            self.failed.add(type(error).__name__, now)
+            if isinstance(task, Advance):
+                self._failed_until[task.run_id] = now + _LEFT_ALONE
             _log.error(
                 "a call for run %s failed", task.run_id, exc_info=without_words(error), extra={"run_id": task.run_id}
             )
+            return False
 
     def _set_timer(self) -> None:
         if self._timer is not None:

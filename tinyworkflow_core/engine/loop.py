@@ -29,9 +29,10 @@ MAX_CALLBACKS_PER_DRAIN = 1_000_000
 
 _CLOSE_ATTEMPTS = 16
 
-_LEAST_LAG, _MOST_LAG = 0.001, 1.0
+_LEAST_LAG, MOST_LAG = 0.001, 1.0
 """Seconds by which the code runs later than its own time. A wait is put off by so much, so that nobody sleeps shorter
-than asked; not by more, which is the time that a run lay dead, and during which it would have slept."""
+than asked. Code that was brought back to where it was may be later by more, which is the time that it lay dead, and
+during which it would have slept."""
 
 
 class WorkflowFuture(asyncio.Future[T]):
@@ -75,6 +76,7 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self.now = now
         self.live: float | None = None
         """The moment at which the code really runs, by its owner's clock; None while it repeats what it has done."""
+        self.most_lag = MOST_LAG
         self.closed = False
         self.user_code: Any = None
         """The coroutine of the workflow function, which the first task awaits."""
@@ -180,7 +182,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         timer.command_id = self._journal.next_id()
         command = StartTimer(id=timer.command_id, due=moment(when))
         pending = self._journal.issue(command, lambda event: self._ready.append(timer))
-        if self.live is not None and not pending.recorded and _LEAST_LAG <= (lag := self.live - self.now) < _MOST_LAG:
+        if (
+            self.live is not None
+            and not pending.recorded
+            and _LEAST_LAG <= (lag := self.live - self.now) < self.most_lag
+        ):
             pending.delay = timedelta(seconds=lag)
         return timer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ from ..errors import ContinueAsNew, NonDeterminismError, SerializationError, Sus
 from ..registry import WorkflowDefinition
 from ..serialization import Codec
 from ..tracebacks import without_words
-from .beginning import beginning
+from .beginning import beginning, is_met
 from .commands import RequestApproval, StartTimer
 from .context import RunFacts, ScheduleInfo, WorkflowContext
 from .failing import Failing, next_delay
@@ -107,7 +108,7 @@ class Execution:
     """Workflow code that is alive. Build it from a stored history, `step` it with new events, `close` it when done.
 
     `now`: the time at which this happens, by which code begins that has not begun, and waits are measured. Without it
-    the code's own time stands for it.
+    the code's own time stands for it. `taken_at`: when the run was first taken; see `beginning`.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Execution:
         facts: RunFacts,
         codec: Codec,
         now: datetime | None = None,
+        taken_at: datetime | None = None,
     ) -> None:
         started = history[0] if history else None
         if not isinstance(started, RunStarted):
@@ -135,7 +137,7 @@ class Execution:
         self._is_time_up = False
         self._timed_out: Since | None = None
         self._latest = started.at
-        begins_at, self.picked_up = beginning(history, now)
+        begins_at, self.picked_up = beginning(history, now=now, taken_at=taken_at)
         live = None if now is None else timestamp(now)
         whole = history
         if self._retries:
@@ -181,7 +183,8 @@ class Execution:
         with self._loop.running():
             self._root = self._loop.create_task(self._main(), name="workflow")
             last = len(whole) - 1
-            self._loop.live = live if last == 0 else None
+            begins_now = not any(is_met(event, self._started) for event in whole[1:])
+            self._loop.live = live if begins_now else None
             self._drain()
             i = 0
             for place, event in enumerate(whole[1:], start=1):
@@ -229,6 +232,7 @@ class Execution:
     def step(self, events: Iterable[Event], now: datetime | None = None) -> Outcome:
         """Apply events that have just been stored, `now`. Returns the new outcome."""
         self._loop.live = None if now is None else timestamp(now)
+        self._loop.most_lag = math.inf  # it was at work all the time
         with self._loop.running():
             for event in events:
                 self._apply(event)
