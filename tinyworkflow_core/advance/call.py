@@ -227,7 +227,7 @@ class Call:
             deciding = due is not None and due <= now and (bool(self._ledger.run.open_approvals) or work.gives_up(now))
             if self._attention.messages or deciding:
                 await self._intake.look(needed=deciding or not work.is_running)
-            ready = self._fitting(_taken(work)) if self._is_quiet(work, now, due) else self._ready(work, now)
+            ready = self._ready(work, now, due)
             if self._intake.terminate is not None:
                 return None
             if ready:
@@ -284,9 +284,11 @@ class Call:
         journal = self._execution.journal
         return not (journal.outward or journal.orphans or self._execution.answers)
 
-    def _ready(self, work: Work, now: datetime) -> list[Ready]:
+    def _ready(self, work: Work, now: datetime, due: datetime | None) -> list[Ready]:
         """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
         document."""
+        if self._is_quiet(work, now, due):
+            return self._fitting(_taken(work)) if work.ended else []
         if work.broken is not None:
             raise work.broken
         heard_of = self._intake.heard_of(now, self._execution) if work.gives_up(now) else frozenset()

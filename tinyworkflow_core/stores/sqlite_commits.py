@@ -159,7 +159,7 @@ def _is_there(db: sqlite3.Connection, commit: PreparedCommit) -> bool:
         if row is not None and row[0] == commit.key:
             return True
     if commit.document is not None:
-        return not _append(db, lease, commit.sequence, commit.document)
+        return not append(db, lease, commit.sequence, commit.document)
     row = db.execute("SELECT lease_token, released_by FROM runs WHERE run_id = ?", (lease.run_id,)).fetchone()
     if row is not None and row[0] == lease.token:
         return False
@@ -168,8 +168,8 @@ def _is_there(db: sqlite3.Connection, commit: PreparedCommit) -> bool:
     raise LeaseLost(f"run {lease.run_id} is no longer held by {lease.owner}")
 
 
-def _append(db: sqlite3.Connection, lease: Lease, sequence: int, document: str) -> bool:
-    """Make the history document. False: it is there already, made by this very commit."""
+def append(db: sqlite3.Connection, lease: Lease, sequence: int, document: str) -> bool:
+    """Make the history document. False: it is there already, made by this very commit. Raises LeaseLost."""
     where = (lease.run_id, lease.generation, sequence)
     if db.execute(APPEND, (*where, lease.token, document, lease.run_id, lease.token)).rowcount == 1:
         return True
