@@ -780,3 +780,13 @@ async def test_datagrams_from_strangers_do_no_harm(store: SqliteStore, path: str
 
     await make(store)
     await until(lambda: heard == ["forged", "run-1"])
+
+
+async def test_who_waits_for_a_run_is_told_to_look_again_once_other_processes_can_tell_it(tmp_path: Path) -> None:
+    # It may have ended after the first look, and before its process knew whom to tell.
+    store = SqliteStore(str(tmp_path / "a.db"))
+    told: asyncio.Queue[tuple[str, bool]] = asyncio.Queue()
+    end = store.subscribe(lambda run_id, ended: told.put_nowait((run_id, ended)), run_id="mine")
+    assert await asyncio.wait_for(told.get(), timeout=30) == ("mine", True)
+    end()
+    await store.close()

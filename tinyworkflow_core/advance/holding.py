@@ -135,7 +135,7 @@ class Holding:
             facts=facts,
             codec=self.around.codec,
             now=self.now(),
-            taken_at=run.started_at,
+            taken_at=run.started_at if run.problem is None else None,  # parked until now: no code could begin
         )
         return self.execution
 

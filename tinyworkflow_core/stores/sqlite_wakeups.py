@@ -55,8 +55,8 @@ class Wakeups:
             self._forget_the_parents()
             self._subscriptions.setdefault(run_id, []).append(subscription)
             if self._shared and self._listener is None:
-                self._listener = _Listener(self._tell_here)
-                post(self._listener.register)
+                self._listener = listener = _Listener(self._tell_here)
+                post(lambda db, changed: self._register(listener, db, changed))
 
         def unsubscribe() -> None:
             with self._lock:
@@ -71,6 +71,12 @@ class Wakeups:
                         self._listener = None
 
         return unsubscribe
+
+    def _register(self, listener: _Listener, db: sqlite3.Connection, changed: Changes) -> None:
+        listener.register(db, changed)
+        # Who subscribes looks at once, perhaps before this is written, and would not hear of an end in between: so they
+        # are told to look again. Without the lock: a fork must not catch the writer holding it.
+        changed.update(dict.fromkeys((one for one in list(self._subscriptions) if one is not None), True))
 
     def close(self, post: Callable[[Operation[None]], None]) -> None:
         """End all subscriptions."""
