@@ -180,7 +180,7 @@ async def test_while_another_process_writes_the_loop_goes_on_and_the_call_waits_
     await asyncio.gather(*waiting)
 
     assert seen.waits == {"loop": 0, "writer": None}
-    assert seen.where("COMMIT") == ["writer"]
+    assert set(seen.where("COMMIT")) == {"writer"}  # one or two: it may begin with the first before it has the second
     await store.deliver("run-1", a_message("m-3"))
     assert seen.where("COMMIT") == ["loop"]
     assert seen.connections == before, "being told to wait is no reason for a new connection"
