@@ -10,8 +10,10 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from playwright.async_api import Browser, async_playwright
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 VARIABLE = "TINYWORKFLOW_CHROMIUM"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -47,6 +49,8 @@ def find_chromium(environ: Mapping[str, str] = os.environ) -> str:
 @asynccontextmanager
 async def started(path: str) -> AsyncIterator[Browser]:
     """That Chromium, without a window, ended on the way out. Each of its contexts is a person of their own."""
+    from playwright.async_api import async_playwright  # the engine's tests run where it is not installed
+
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=_FLAGS)
         try:
