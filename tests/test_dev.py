@@ -34,6 +34,9 @@ from tinyworkflow_core.errors import ConfigurationError
 [FLOWS] = blocks(ROOT / "docs/development.md", "python")
 MAIN = "import functions_framework.aio\n"
 
+_SEEN = re.compile(r"^Saved: flows\.py", re.M)
+_SERVES = re.compile(r"^(Serving flows|This code does not load)", re.M)
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -51,15 +54,19 @@ class Saving:
         self._saved = 0
         self._last = ""
 
-    def save(self, code: str) -> None:
-        """Save it, if it is not what was saved last, and wait until it is taken up."""
+    def save(self, code: str, *, until_it_serves: bool = True) -> None:
+        """Save it, if it is not what was saved last, and wait until the process before it is gone; where
+        `until_it_serves` is not set, only until the change was seen: the process before it may still answer."""
         if code == self._last:
             return
         self._last = code
-        before = self.dev.printed().count("Saved: flows.py")
+        taken_up = _SERVES if until_it_serves else _SEEN
+        before = len(taken_up.findall(self.dev.printed()))
         self._saved += 1
-        self._file.write_text(f"{code}\n# {self._saved}\n")
-        until(lambda: self.dev.printed().count("Saved: flows.py") > before, 20, self.dev.printed)
+        written = self._file.with_suffix(".part")
+        written.write_text(f"{code}\n# {self._saved}\n")
+        written.replace(self._file)  # in one go: what is seen half written is taken up twice
+        until(lambda: len(taken_up.findall(self.dev.printed())) > before, 30, self.dev.printed)
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +88,9 @@ def test_code_that_does_not_load_is_told_and_the_next_save_is_served(saving: Sav
     assert (answer.status_code, answer.json()["status"], answer.headers["Retry-After"]) == (503, 503, "1")
     assert "flows" not in answer.text  # what is wrong is for the terminal
     saving.save("import nothing_of_that_name\n" + FLOWS)
-    dev.wait_for("ModuleNotFoundError: No module named 'nothing_of_that_name'")
+    assert "ModuleNotFoundError: No module named 'nothing_of_that_name'" in dev.printed()
     assert "importlib" not in dev.printed()
-    saving.save(FLOWS)
+    saving.save(FLOWS, until_it_serves=False)
     assert dev.start("report", "ada")["output"] == "report of old ada"
     assert [one["name"] for one in dev.get("/v1/workflows").json()["workflows"]] == ["report"]
     assert dev.printed().count("    curl ") == 1
@@ -104,7 +111,7 @@ def test_what_was_saved_last_answers_and_goes_on_with_the_run_in_hand(saving: Sa
     with ThreadPoolExecutor() as threads:
         held = threads.submit(dev.ask, "report", "eve", wait=30)
         until(lambda: len(dev.get("/v1/runs?status=running").json()["runs"]) == 2)
-        saving.save(FLOWS.replace("old", "new"))
+        saving.save(FLOWS.replace("old", "new"), until_it_serves=False)
         assert (held.result().status_code, held.result().headers["Retry-After"]) == (503, "1")
     assert dev.start("report", "bob")["output"] == "report of new bob"
     until(lambda: dev.get(f"/v1/runs/{in_hand}").json()["status"] == "completed")

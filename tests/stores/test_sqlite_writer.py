@@ -259,7 +259,7 @@ async def test_a_commit_that_has_to_wait_is_carried_out_by_the_thread_and_its_fi
     outcomes = await asyncio.gather(store._writer.run(fails_at_first), *delivering(store, "m-1"))
 
     assert outcomes[0] == 3
-    assert seen.where("COMMIT") == ["writer"]
+    assert set(seen.where("COMMIT")) == {"writer"}  # one commit, or two where it begins before both are handed over
     assert in_the_file(store.path, MESSAGES) == ["m-1"]
 
 
