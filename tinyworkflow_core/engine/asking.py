@@ -83,30 +83,30 @@ class Asking:
         except SerializationError as error:
             raise SerializationError(f"arguments of activity {definition.name!r}: {error}") from None
         place = command_id or self.journal.next_id()
-        command = ExecuteActivity(
-            id=place,
-            activity=definition,
-            args=args,
-            kwargs=kwargs,
-            input=text,
-            digest=self.journal.recorded_digest(place, text) or self.codec.fingerprint(text),
-            group=group,
-        )
-        event, cancelled = await self._end_of(command)
+        digest = self.journal.recorded_digest(place, text) or self.codec.fingerprint(text)
+        event: Event | None = None
+        cancelled: asyncio.CancelledError | None = None
+        if self.journal.meet_at_once is not None:
+            event = self.journal.meet_at_once(place, ("activity", definition.name, digest))
+        if event is None:
+            command = ExecuteActivity(
+                id=place, activity=definition, args=args, kwargs=kwargs, input=text, digest=digest, group=group
+            )
+            event, cancelled = await self._end_of(command)
         if isinstance(event, ActivityCompleted) and (definition.compensate is not None or cancelled is None):
             try:
                 result = self.codec.decode(event.result)
             except SerializationError as error:
                 result = await self._never(error)
             if definition.compensate is not None:  # also when nobody waited for the result any more: it was done
-                self.add_compensation(definition.compensate, (result,), {}, command.id)
+                self.add_compensation(definition.compensate, (result,), {}, place)
             if cancelled is None:
                 return result
         if cancelled is not None:
             raise cancelled
         match event:
             case ActivityFailed(error=failure):
-                raise caused_by(await self.raised(failure), command.id)
+                raise caused_by(await self.raised(failure), place)
             case ActivityCancelled():
                 raise asyncio.CancelledError
             case event:

@@ -120,6 +120,9 @@ class Journal:
         """Children that were started although an event of the same commit, before it, had made the workflow withdraw
         them: they are to be told."""
         self.mismatch: NonDeterminismError | None = None
+        self.meet_at_once: Callable[[int, Signature], ActivityCompleted | None] | None = None
+        """While code repeats itself: gives the end of an activity that it need not be put to sleep for, and counts it
+        as met."""
         self.closed = False
         self.met = 1
         """How many events the code has met."""
@@ -188,6 +191,15 @@ class Journal:
         """The fingerprint of an activity's arguments, where the history has this very text of them at that place."""
         recorded = self._activities.get(command_id)
         return recorded.digest if recorded is not None and recorded.input == text else None
+
+    def records(self, command_id: int, signature: Signature) -> bool:
+        """Whether the history has this very command at that place, and no difference was found before it."""
+        return self.mismatch is None and not self.closed and self._signatures.get(command_id) == signature
+
+    def note_completed(self, command_id: int) -> None:
+        """This activity has ended without having been open."""
+        self._ended.add(command_id)
+        self.last_done = command_id
 
     def recorded_child(self, command_id: int) -> str | None:
         """The run_id that the history records for the first child of that place."""

@@ -94,6 +94,13 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._number += 1
         return self._number
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the task that is running would be the next to run, were it woken now."""
+        task = asyncio.current_task(self)
+        # One of another class was begun inside another task's turn (eager_start), which goes on before it.
+        return not self._ready and type(task) is WorkflowTask and not task._must_cancel  # type: ignore[attr-defined]
+
     # --- stepping, for the owner --------------------------------------------------------------
 
     def drain(self, when_at_rest: Callable[[], None]) -> None:

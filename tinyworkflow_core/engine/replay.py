@@ -22,7 +22,7 @@ from ..registry import WorkflowDefinition
 from ..serialization import Codec
 from ..tracebacks import without_words
 from .beginning import beginning, is_met
-from .commands import RequestApproval, StartTimer
+from .commands import RequestApproval, Signature, StartTimer
 from .context import RunFacts, ScheduleInfo, WorkflowContext
 from .failing import Failing, next_delay
 from .generations import Border
@@ -62,6 +62,7 @@ from .journal import Journal, Since, is_users
 from .loop import WorkflowLoop
 from .mailbox import Letter
 from .outcomes import Blocked, Cancelled, Completed, ContinuedAsNew, Failed, Mismatch, Outcome
+from .repeating import Repeating
 from .rewind import children_lost, effective
 from .saga import compensate
 
@@ -180,24 +181,25 @@ class Execution:
         changed = self._started.fingerprint != self._definition.fingerprint
         self._context._patches.is_replaying = changed and moving[-1] >= begins
         self._context.history_length = 1
+        self._repeating = repeating = Repeating(whole, history, moving[-1])
+        begins_now = not any(is_met(event, self._started) for event in whole[1:])
         with self._loop.running():
             self._root = self._loop.create_task(self._main(), name="workflow")
-            last = len(whole) - 1
-            begins_now = not any(is_met(event, self._started) for event in whole[1:])
             self._loop.live = live if begins_now else None
+            self.journal.meet_at_once = self._meet_at_once
             self._drain()
-            i = 0
-            for place, event in enumerate(whole[1:], start=1):
-                if place == last:
+            while (taken := repeating.take()) is not None:
+                event, counts = taken
+                if repeating.is_last:
                     self._loop.live = live
-                if i + 1 == len(history) or event is not history[i + 1]:
+                if not counts:
                     self._pass_over(event)
                     continue
-                i += 1
-                if i == moving[-1]:
+                if repeating.is_last_to_move:
                     self._context._patches.is_replaying = False
-                    self._context.logger.silent = i != len(history) - 1
+                    self._context.logger.silent = event is not history[-1]
                 self._apply(event)
+        self.journal.meet_at_once = None
         self._context.logger.silent = False
         self.outcome = self._conclude()
 
@@ -289,15 +291,10 @@ class Execution:
     # --- the fold -----------------------------------------------------------------------------
 
     def _apply(self, event: Event) -> None:
-        self._context.history_length += 1
-        self.journal.met += 1
         latest = self._latest
-        if event.at > latest:
-            self._latest = event.at
+        self._count(event)
         if type(event) is ActivityCompleted and self.journal.mismatch is None and not self._root.done():  # most are
-            self._failing.note(event)
-            if (moved := event.at.timestamp()) > self._loop.now:
-                self._loop.now = moved
+            self._note_completed(event)
             self.journal.apply(event)
             self._drain()
             return
@@ -327,6 +324,36 @@ class Execution:
                 self._meet(event)
         if not (isinstance(event, ActivityFailed) and event.retry_at is not None):
             self._drain()
+
+    def _count(self, event: Event) -> None:
+        self._context.history_length += 1
+        self.journal.met += 1
+        self._latest = max(self._latest, event.at)
+
+    def _note_completed(self, event: ActivityCompleted) -> None:
+        self._failing.note(event)
+        if (moved := event.at.timestamp()) > self._loop.now:
+            self._loop.now = moved
+
+    def _meet_at_once(self, command_id: int, signature: Signature) -> ActivityCompleted | None:
+        """The event that ends this command, which the code is about to wait for. None where something else would come
+        first, or might: another callback or event, a condition, a cancellation, the end, a difference to be found."""
+        event = self._repeating.completed(command_id)
+        if (
+            event is None
+            or not self._loop.is_alone
+            or self._handlers.predicates
+            or self._handlers.failure is not None
+            or self._root.done()
+            or not self.journal.records(command_id, signature)
+        ):
+            return None
+        self._repeating.take()
+        self._loop.next_number()  # of the future that it would have waited for
+        self._count(event)
+        self._note_completed(event)
+        self.journal.note_completed(command_id)
+        return event
 
     def _pass_over(self, event: Event) -> None:
         """An event that is void: the code hears nothing of it, but what it made of time and length stays so. What was
