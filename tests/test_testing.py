@@ -25,7 +25,7 @@ from tinyworkflow_core.errors import (
     WorkflowCancelledError,
 )
 from tinyworkflow_core.registry import ActivityDefinition
-from tinyworkflow_core.store import GRACE, Commit, Delivery, Lease, Message, MessageKind, Run
+from tinyworkflow_core.store import GRACE, Commit, Delivery, Lease, Message, MessageKind, Run, Taken
 from tinyworkflow_core.stores import open_store
 from tinyworkflow_core.testing import (
     START,
@@ -749,11 +749,11 @@ class Counting:
         self.written += 1
         return await self._store.create(*args)
 
-    async def acquire(self, *args: Any, **options: Any) -> Lease | None:
+    async def acquire(self, *args: Any, **options: Any) -> Taken | None:
         self.asked["acquire"] += 1
-        lease = await self._store.acquire(*args, **options)
-        self.written += lease is not None
-        return lease
+        taken = await self._store.acquire(*args, **options)
+        self.written += taken is not None
+        return taken
 
     async def commit(self, lease: Lease, commit: Commit) -> None:
         self.asked["commit"] += 1

@@ -179,6 +179,15 @@ class RunState:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """A run that was taken, and what was read of it by the way."""
+
+    lease: Lease
+    state: RunState | None
+    """All that `load` would show its holder now. None: it has to be loaded, since it is long, or cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Delivery:
     """What became of a message."""
 
@@ -332,8 +341,8 @@ class Store(Protocol):
         now: datetime,
         ttl: timedelta,
         gone: Callable[[str], bool] = nobody_is_gone,
-    ) -> Lease | None:
-        """Take the run for `ttl`.
+    ) -> Taken | None:
+        """Take the run for `ttl`, and read it: in one go, which is cheaper than to load it afterwards.
 
         - None: the run is unknown or closed, or somebody else holds a lease that is neither over (`until <= now`) nor
           of a dead owner (`gone(owner)`).

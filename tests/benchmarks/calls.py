@@ -19,7 +19,7 @@ from tinyworkflow_core.advance import Progress
 from tinyworkflow_core.clock import Clock, SystemClock
 from tinyworkflow_core.dispatcher import Advance, Task
 from tinyworkflow_core.http.problems import RETRY_SECONDS
-from tinyworkflow_core.store import Lease, Store
+from tinyworkflow_core.store import Store, Taken
 
 
 class Calls:
@@ -71,10 +71,10 @@ def count_takings(store: Store, counter: Counter[str]) -> None:
     """From now on each try to take a run is counted as `tried`, and as `got` where it was one."""
     acquire = store.acquire
 
-    async def counted(*args: object, **kwargs: object) -> Lease | None:
+    async def counted(*args: object, **kwargs: object) -> Taken | None:
         counter["tried"] += 1
-        lease: Lease | None = await acquire(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they come
-        counter["got"] += lease is not None
-        return lease
+        taken: Taken | None = await acquire(*args, **kwargs)  # type: ignore[arg-type]  # handed on as they come
+        counter["got"] += taken is not None
+        return taken
 
     store.acquire = counted  # type: ignore[method-assign]  # a store for one benchmark alone

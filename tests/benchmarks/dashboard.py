@@ -115,8 +115,9 @@ async def tell(app: App, store: Store, run_id: str, events: int) -> None:
     given = app.codec.encode({"order": 1})
     run = Run(run_id=run_id, workflow_id=run_id, name="echo", version=1, input=given, created_at=START)
     assert await store.create(run, [RunStarted(at=START, name="echo", version=1, input=given, engine=1, python="3.12")])
-    lease = await store.acquire(run_id, owner="benchmark", now=START, ttl=timedelta(days=1))
-    assert lease is not None
+    taken = await store.acquire(run_id, owner="benchmark", now=START, ttl=timedelta(days=1))
+    assert taken is not None
+    lease = taken.lease
     rest = list(activities(app, events - 1))
     commits = [
         Commit(sequence=number, events=tuple(rest[at : at + 2]))

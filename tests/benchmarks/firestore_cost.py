@@ -48,7 +48,7 @@ async def main() -> None:
     for name, spent in counted.items():
         if spent != ROWS[name].spent:
             print(f"NOT AS EXPECTED: {name}: {spent}, and not {ROWS[name].spent}")
-    print("\na sequence of N steps: N + 3 written, 0 deleted, 4 read, 1 call\n")
+    print("\na sequence of N steps: N + 3 written, 0 deleted, 3 read, 1 call\n")
     print(costs.million_table(), costs.peers_table(), costs.arithmetic(), sep="\n\n")
     print()
     for steps in STEPS:

@@ -92,8 +92,7 @@ async def test_tasks_that_are_delivered_twice_at_once_do_everything_once(app: Ap
 
 async def test_a_run_in_other_hands_is_called_again_when_retry_after_says(app: App, cloud: CloudTasks) -> None:
     run_id = await app.client.start_workflow(order, 1)
-    lease = await app.store.acquire(run_id, owner="other", now=cloud.clock.now(), ttl=timedelta(seconds=2.5))
-    assert lease is not None
+    assert await app.store.acquire(run_id, owner="other", now=cloud.clock.now(), ttl=timedelta(seconds=2.5))
     assert [await cloud.deliver() for _ in range(3)] == [409, 409, 409]
     assert cloud.next.due - START == timedelta(seconds=3)
     assert await cloud.deliver() == 200  # the other one died

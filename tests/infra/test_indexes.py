@@ -115,7 +115,7 @@ async def _do_everything(store: FirestoreStore) -> None:
     again = await store.acquire("run-1", owner="b", now=later, ttl=10 * SECOND)  # from a silent holder
     assert again is not None
     await store.commit(
-        again, Commit(sequence=0, release=Release(status=Status.PENDING, next_generation=(happened(2),)))
+        again.lease, Commit(sequence=0, release=Release(status=Status.PENDING, next_generation=(happened(2),)))
     )
     lease = await take(store, now=later)
     failure, large = Failure(type="ValueError", message="no"), '"' + "x" * 600_000 + '"'

@@ -28,19 +28,19 @@ async def race(url: str, run_id: str, owner: str, total: int) -> list[int]:
     ours: list[int] = []
     try:
         while True:
-            lease = await store.acquire(run_id, owner=owner, now=clock.now(), ttl=TTL)
-            if lease is None:
+            taken = await store.acquire(run_id, owner=owner, now=clock.now(), ttl=TTL)
+            if taken is None:
                 if await count_of(store, run_id) == total:
                     return ours
                 await asyncio.sleep(0.002)  # somebody else is at work
                 continue
-            state = await store.load(run_id)
+            state = taken.state or await store.load(run_id)
             assert state is not None
             number = sum(isinstance(event, SideEffectRecorded) for event in state.history) + 1
             events = (happened(number),) if number <= total else ()
             release = None if number % 20 == 0 and events else Release(status=Status.WAITING)
             try:
-                await store.commit(lease, Commit(sequence=state.sequence + 1, events=events, release=release))
+                await store.commit(taken.lease, Commit(sequence=state.sequence + 1, events=events, release=release))
             except LeaseLost:
                 continue  # this process was slower than its lease
             if not events:

@@ -54,9 +54,9 @@ async def make(store: Store, run_id: str = "run-1", **fields: Any) -> Run:
 
 async def take(store: Store, run_id: str = "run-1", *, owner: str = "a", now: datetime = T0) -> Lease:
     """Acquire a run that nobody holds."""
-    lease = await store.acquire(run_id, owner=owner, now=now, ttl=TTL)
-    assert lease is not None
-    return lease
+    taken = await store.acquire(run_id, owner=owner, now=now, ttl=TTL)
+    assert taken is not None
+    return taken.lease
 
 
 async def let_go(store: Store, lease: Lease, status: Status = Status.WAITING, **fields: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores.records import a_message, happened, make, take
+from tests.stores.records import TTL, a_message, happened, make, take
 from tests.stores.test_sqlite import threads_of, until
 from tinyworkflow_core.errors import LeaseLost, StoreError, StoreUnavailableError
 from tinyworkflow_core.store import Commit, RunQuery
@@ -220,6 +220,20 @@ async def test_a_long_history_is_read_by_the_readers_thread_and_a_short_one_by_t
     assert state is not None
     assert list(state.history[2:]) == long
     assert state.sequence == 19
+
+
+async def test_a_long_history_is_not_read_by_whoever_takes_its_run(store: SqliteStore, seen: Seen) -> None:
+    lease = await take(store)
+    for number in range(1, 15):
+        event = happened(number, f'"{"x" * 10_000}"')
+        await store.commit(lease, Commit(sequence=number, events=(event,)))
+    seen.statements.clear()
+
+    taken = await store.acquire("run-1", owner="b", now=lease.until, ttl=TTL)
+
+    assert taken is not None
+    assert taken.state is None
+    assert seen.where("SELECT sequence, events") == ["loop"]  # and left there
 
 
 async def test_a_long_history_in_memory_is_read_once(seen: Seen) -> None:

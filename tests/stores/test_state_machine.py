@@ -217,17 +217,18 @@ class StoreMachine(RuleBasedStateMachine):
 
     def acquire(self, run_id: str, owner: str, dead: str) -> Any:
         now = self.moment()
-        lease = self.call(self.store.acquire(run_id, owner=owner, now=now, ttl=TTL, gone=lambda holder: holder == dead))
+        taken = self.call(self.store.acquire(run_id, owner=owner, now=now, ttl=TTL, gone=lambda holder: holder == dead))
         there = self.runs.get(run_id)
         run = there.run if there else None
         held = run is not None and run.lease_until is not None and run.lease_until > now and run.lease_owner != dead
         if there is None or there.run.status.closed or held:
-            assert lease is None
+            assert taken is None
             return multiple()
-        assert lease is not None
+        assert taken is not None
+        assert taken.state == self.call(self.store.load(run_id))
         if there.run.lease_owner is not None:
             there.documents.append((LeaseTaken(at=now, owner=owner, previous_owner=there.run.lease_owner),))
-        there.token = lease.token
+        there.token = taken.lease.token
         there.run = replace(
             there.run,
             status=Status.RUNNING,
@@ -237,7 +238,7 @@ class StoreMachine(RuleBasedStateMachine):
             lease_until=now + TTL,
             sequence=len(there.documents) - 1,
         )
-        return Holder(lease=lease, sequence=len(there.documents) - 1, of=there)
+        return Holder(lease=taken.lease, sequence=len(there.documents) - 1, of=there)
 
     @rule(
         holder=holders,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from ..dispatcher import Advance
 from ..errors import LeaseLost, SerializationError, StoreError
-from ..store import STEERING, Lease, RunState, Status
+from ..store import STEERING, Lease, RunState, Status, Taken
 from .call import Call
 from .holding import Attention
 from .ledger import Ledger
@@ -74,14 +74,15 @@ class Advancer:
         return bool(inbox) or attention.messages
 
     async def _once(self, run_id: str, attention: Attention, deadline: datetime | None) -> Progress:
-        lease = await self._acquire(run_id)
-        if lease is None:
+        taken = await self._acquire(run_id)
+        if taken is None:
             run = await self._around.store.get(run_id)
             if run is None:
                 return Progress.UNKNOWN
             return Progress.CLOSED if run.status.closed else Progress.BUSY
+        lease = taken.lease
         try:
-            state = await self._around.store.load(run_id)
+            state = taken.state or await self._around.store.load(run_id)
         except SerializationError as error:  # written by a newer release, or damaged
             attention.unreadable = True
             after = timedelta(seconds=self._around.settings.parked_retry_seconds)
@@ -105,7 +106,7 @@ class Advancer:
         finally:
             await call.put_away()
 
-    async def _acquire(self, run_id: str) -> Lease | None:
+    async def _acquire(self, run_id: str) -> Taken | None:
         taking = asyncio.ensure_future(
             self._around.store.acquire(
                 run_id, owner=self._new_owner(), now=self._around.clock.now(), ttl=self._ttl, gone=self._is_gone
@@ -115,8 +116,8 @@ class Advancer:
             return await asyncio.shield(taking)
         except asyncio.CancelledError:
             await asyncio.wait([taking])  # the store would carry it out all the same, for nobody
-            if not taking.cancelled() and taking.exception() is None and (lease := taking.result()) is not None:
-                await self._leave(lease, Status.PENDING, timedelta(0))
+            if not taking.cancelled() and taking.exception() is None and (taken := taking.result()) is not None:
+                await self._leave(taken.lease, Status.PENDING, timedelta(0))
             raise
 
     async def _leave(self, lease: Lease, status: Status, after: timedelta, problem: str | None = None) -> None:

@@ -44,6 +44,7 @@ from ..store import (
     RunQuery,
     RunState,
     Status,
+    Taken,
     after_prefix,
     nobody_is_gone,
 )
@@ -146,8 +147,16 @@ class FirestoreStore:
         now: datetime,
         ttl: timedelta,
         gone: Callable[[str], bool] = nobody_is_gone,
-    ) -> Lease | None:
-        return await self._leases.acquire(run_id, owner=owner, now=now, ttl=ttl, gone=gone)
+    ) -> Taken | None:
+        taken = await self._leases.acquire(run_id, owner=owner, now=now, ttl=ttl, gone=gone)
+        if taken is None:
+            return None
+        lease, record = taken
+        state = None
+        if record is not None:
+            with suppress(Exception):  # whatever is wrong: the lease is taken, and `load` will meet it again
+                state = await load(self._at, run_id, self._leases.has_read, inbox=True, known=record)
+        return Taken(lease=lease, state=state)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         return await self._leases.renew(lease, now=now, ttl=ttl)

@@ -98,7 +98,10 @@ class Collections:
 
     async def runs_of(self, snapshots: Iterable[Any]) -> Sequence[Run]:
         """The runs, with the results that stand in documents of their own."""
-        rows = [(one.reference, one.to_dict()) for one in snapshots]
+        return await self.runs_in([(one.reference, one.to_dict()) for one in snapshots])
+
+    async def runs_in(self, rows: Sequence[tuple[Any, dict[str, Any]]]) -> Sequence[Run]:
+        """The same of records that were read: where each is, and its fields."""
         apart = [row for row in rows if row[1]["result_apart"]]
         results = await self.connection.get([self.result(record) for record, _ in apart])
         for (_, data), result in zip(apart, results, strict=True):

@@ -84,7 +84,8 @@ class Leases:
         now: datetime,
         ttl: timedelta,
         gone: Callable[[str], bool],
-    ) -> Lease | None:
+    ) -> tuple[Lease, dict[str, Any] | None] | None:
+        """The lease, and the fields of the record as it is now, unless an earlier try has written it."""
         record, token, until = self._at.record(run_id), fresh_id(32), now + ttl
         for attempt in range(TRIES):
             [found] = await self._connection.get([record])
@@ -94,7 +95,7 @@ class Leases:
             lease = Lease(run_id=run_id, owner=owner, token=token, until=until, generation=data["generation"])
             if data["lease_token"] == token:  # an earlier try of ours, whose reply was lost
                 self._held[lease] = _Held(found.update_time, Tail(last=data["sequence"]), size_of(data))
-                return lease
+                return lease, None
             holder = data["lease_owner"] if data["lease_token"] is not None else None
             if holder is not None and moment_of(data["lease_until"]) > now and not gone(holder):
                 return None
@@ -118,8 +119,9 @@ class Leases:
             except Conflict:
                 await pause(attempt)
                 continue
-            self._held[lease] = _Held(versions[0], Tail(last=changes["sequence"]), size_of(data | changes))
-            return lease
+            data |= changes
+            self._held[lease] = _Held(versions[0], Tail(last=changes["sequence"]), size_of(data))
+            return lease, data
         raise crowded(run_id)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from ..engine.history import Event
 from ..store import Message, Run, RunState
@@ -27,14 +27,20 @@ MANY = 100
 Remember = Callable[[str, str, Tail], None]
 
 
-async def load(at: Collections, run_id: str, remember: Remember, *, inbox: bool) -> RunState | None:
-    """See the port. `remember(run_id, token, tail)` gets the end of the history of a run that is held."""
+async def load(
+    at: Collections, run_id: str, remember: Remember, *, inbox: bool, known: dict[str, Any] | None = None
+) -> RunState | None:
+    """See the port. `remember(run_id, token, tail)` gets the end of the history of a run that is held. `known`: the
+    fields of the record, by whoever has just written it: then it is not read again."""
     record = at.record(run_id)
     for _ in range(LOADS):
-        [found] = await at.connection.get([record])
-        if not found.exists:
-            return None
-        [run], data = await at.runs_of([found]), found.to_dict()
+        if known is None:
+            [found] = await at.connection.get([record])
+            if not found.exists:
+                return None
+            known = found.to_dict()
+        data, known = cast("dict[str, Any]", known), None
+        [run] = await at.runs_in([(record, data)])
         reader = _Reader(at, record, run, data)
         wanted = at.inbox(record) if inbox and not run.status.closed else _nothing()
         complete, messages = await asyncio.gather(reader.read(), wanted)

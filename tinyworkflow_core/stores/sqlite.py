@@ -9,7 +9,7 @@ The row keeps that token, so that a commit which comes again is told apart from 
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from ..clock import fresh_id
-from ..engine.history import Event, LeaseTaken, history_from_json
+from ..engine.history import Event
 from ..errors import LeaseLost
 from ..store import (
     Commit,
@@ -29,12 +29,10 @@ from ..store import (
     Run,
     RunQuery,
     RunState,
-    Status,
+    Taken,
     nobody_is_gone,
 )
 from .sqlite_commits import (
-    INSERT_HISTORY,
-    LAST_SEQUENCE,
     MAX_EVENT_BYTES,
     append,
     carry_out,
@@ -46,7 +44,6 @@ from .sqlite_commits import (
 from .sqlite_inbox import SELECT_MESSAGES, inbox_of, put
 from .sqlite_reopening import reopen
 from .sqlite_rows import (
-    COLUMNS,
     count_statement,
     cursor_after,
     find_statement,
@@ -57,29 +54,17 @@ from .sqlite_rows import (
     run_of,
 )
 from .sqlite_schedules import SqliteSchedules
+from .sqlite_taking import MOST_READ_AT_ONCE, SELECT_RUN, read, state_of, take
 from .sqlite_transactions import Changes
 from .sqlite_wakeups import Wakeups
 from .sqlite_writer import ConnectionThread, LoopConnection
 
 RunIds = list[str]  # inside the class, `list` is a verb
 
-SELECT_RUN = f"SELECT {COLUMNS} FROM runs"
-SELECT_HISTORY = "SELECT sequence, events FROM history WHERE run_id = ? AND generation = ? ORDER BY sequence"
 SELECT_DUE = "SELECT run_id FROM runs WHERE due_at <= ? ORDER BY due_at, run_id LIMIT ?"
 SELECT_HOLDERS = "SELECT DISTINCT lease_owner FROM runs WHERE lease_owner IS NOT NULL"
 SELECT_HELD = "SELECT run_id FROM runs WHERE lease_owner = ? AND due_at > ? ORDER BY due_at LIMIT ?"
-TAKE = (
-    "UPDATE runs SET status = 'running', started_at = COALESCE(started_at, ?), wake_at = ?, due_at = ?, sequence = ?, "
-    "lease_owner = ?, lease_until = ?, lease_token = ? WHERE run_id = ?"
-)
 RENEW = "UPDATE runs SET lease_until = ?, wake_at = ?, due_at = ? WHERE run_id = ? AND lease_token = ?"
-
-_MOST_READ_AT_ONCE = 100_000
-"""Characters of history that are read in the event loop's own thread: a few milliseconds."""
-
-
-class _LongHistory:
-    """Not to be read in the event loop's thread."""
 
 
 class SqliteStore:
@@ -124,29 +109,11 @@ class SqliteStore:
         return await self._writer.look(read)
 
     async def load(self, run_id: str, *, inbox: bool = True) -> RunState | None:
-        def read(db: sqlite3.Connection, most: int | None) -> RunState | _LongHistory | None:
-            row = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
-            if row is None:
-                return None
-            run = run_of(row)
-            documents, length = [], 0
-            for document in db.execute(SELECT_HISTORY, (run_id, run.generation)):
-                documents.append(document)
-                length += len(document[1])
-                if most is not None and length > most:
-                    return _LongHistory()
-            # Parsed in one go: thousands of small documents would take twice as long one by one.
-            commits = json.loads(f"[{','.join(document for _, document in documents)}]")
-            history = history_from_json(event for commit in commits for event in commit)
-            messages = inbox_of(db, run_id) if inbox else []
-            return RunState(run=run, history=history, sequence=documents[-1][0], inbox=messages)
-
-        most = None if self._reader is self._thread else _MOST_READ_AT_ONCE  # in memory there is but one thread
-        state = await self._writer.look(lambda db, changed: read(db, most))
-        if isinstance(state, _LongHistory):  # reading it here would hold up the event loop
-            state = await self._reader.run(lambda db, changed: read(db, None))
-            assert not isinstance(state, _LongHistory)
-        return state
+        most = None if self._reader is self._thread else MOST_READ_AT_ONCE  # in memory there is but one thread
+        found = await self._writer.look(lambda db, changed: read(db, run_id, most=most, inbox=inbox))
+        if found is not None and not found.documents:  # reading it here would hold up the event loop
+            found = await self._reader.run(lambda db, changed: read(db, run_id, most=None, inbox=inbox))
+        return None if found is None else state_of(found)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
         return await self._writer.look(lambda db, changed: inbox_of(db, run_id))
@@ -181,26 +148,17 @@ class SqliteStore:
         now: datetime,
         ttl: timedelta,
         gone: Callable[[str], bool] = nobody_is_gone,
-    ) -> Lease | None:
-        token, moment, until = fresh_id(32), microseconds(now), microseconds(now + ttl)
-
-        def write(db: sqlite3.Connection, changed: Changes) -> Lease | None:
-            row = db.execute(
-                "SELECT status, lease_owner, lease_until, generation, sequence FROM runs WHERE run_id = ?", (run_id,)
-            ).fetchone()
-            if row is None or Status(row[0]).closed:
-                return None
-            _, holder, held_until, generation, sequence = row
-            if holder is not None:
-                if held_until > moment and not gone(holder):
-                    return None
-                sequence = db.execute(LAST_SEQUENCE, (run_id, generation)).fetchone()[0] + 1
-                taken = document_of([LeaseTaken(at=now, owner=owner, previous_owner=holder)])
-                db.execute(INSERT_HISTORY, (run_id, generation, sequence, token, taken))
-            db.execute(TAKE, (moment, until, until, sequence, owner, until, token, run_id))
-            return Lease(run_id=run_id, owner=owner, token=token, until=now + ttl, generation=generation)
-
-        return await self._writer.run(write)
+    ) -> Taken | None:
+        wanted = Lease(run_id=run_id, owner=owner, token=fresh_id(32), until=now + ttl, generation=0)
+        taken = await self._writer.run(lambda db, changed: take(db, wanted, now, gone))
+        if taken is None:
+            return None
+        lease, found = taken
+        state = None
+        if found.documents:
+            with contextlib.suppress(Exception):  # whatever is wrong: the lease is taken, and `load` will meet it again
+                state = state_of(found)
+        return Taken(lease=lease, state=state)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         until = microseconds(now + ttl)

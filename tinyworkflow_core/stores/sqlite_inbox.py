@@ -14,6 +14,8 @@ GRACE_MICROSECONDS = GRACE // MICROSECOND
 DRIVEN_BY_STEERING_ALONE = frozenset({Status.PARKED, Status.SUSPENDED})
 
 SELECT_MESSAGES = "SELECT run_id, message_id, received_at, kind, body FROM inbox WHERE run_id = ?"
+SELECT_INBOX = f"{SELECT_MESSAGES} ORDER BY received_at, message_id"
+"""In the order of the port."""
 PUT = "INSERT INTO inbox VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 OLDEST = "SELECT MIN(received_at) FROM inbox WHERE run_id = ?"
 OLDEST_STEERING = f"{OLDEST} AND kind IN ({', '.join(repr(kind.value) for kind in sorted(STEERING))})"
@@ -43,8 +45,7 @@ def due_at_of(db: sqlite3.Connection, run_id: str, status: Status, wake_at: int 
 
 def inbox_of(db: sqlite3.Connection, run_id: str) -> list[Message]:
     """The messages that wait, in the order of the port."""
-    rows = db.execute(f"{SELECT_MESSAGES} ORDER BY received_at, message_id", (run_id,)).fetchall()
-    return [message_of(row) for row in rows]
+    return [message_of(row) for row in db.execute(SELECT_INBOX, (run_id,)).fetchall()]
 
 
 def _earlier(due_at: int | None, received_at: int | None) -> int | None:

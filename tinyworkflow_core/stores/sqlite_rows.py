@@ -86,6 +86,9 @@ COLUMNS = (
     "input, output"
 )
 
+COLUMN = {name: place for place, name in enumerate(COLUMNS.split(", "))}
+"""Where in such a row each column stands."""
+
 
 # --- values ------------------------------------------------------------------------------------------
 
@@ -162,6 +165,14 @@ def run_of(row: Row) -> Run:
         problem=noted["problem"],
         request_digest=request_digest,
     )
+
+
+def changed(row: Row, **columns: Any) -> Row:
+    """The row with other values in these columns."""
+    values = list(row)
+    for name, value in columns.items():
+        values[COLUMN[name]] = value
+    return tuple(values)
 
 
 def notes_of(record: Run | Release) -> tuple[str | None, str]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
 from ..schedule_store import Schedule, ScheduleStore
-from ..store import Commit, Delivery, DeliveryOutcome, Lease, Message, Run, RunState, Store
+from ..store import Commit, Delivery, DeliveryOutcome, Lease, Message, Run, RunState, Store, Taken
 from .world import SimulatedCrash, World
 
 T = TypeVar("T")
@@ -55,12 +55,12 @@ class MortalStore:
     async def inbox(self, run_id: str) -> Sequence[Message]:
         return await self.live().inbox(run_id)
 
-    async def acquire(self, run_id: str, **options: Any) -> Lease | None:
-        lease = await self.live().acquire(run_id, **options)
-        if lease is not None:
+    async def acquire(self, run_id: str, **options: Any) -> Taken | None:
+        taken = await self.live().acquire(run_id, **options)
+        if taken is not None:
             self._world.hops[run_id] = self._world.hops.get(run_id, 0) + 1
             self._world.note_write(self._process)
-        return lease
+        return taken
 
     async def renew(self, lease: Lease, **options: Any) -> bool:
         return await self.written(self.live().renew(lease, **options))

@@ -69,10 +69,10 @@ async def test_the_list_is_brought_up_to_date_in_place_and_several_runs_are_canc
     before = await row.bounding_box()
 
     await add(app, "<b>new</b>")
-    lease = await app.store.acquire("r20", owner="o", now=app.clock.now(), ttl=timedelta(seconds=30))
-    assert lease is not None
+    taken = await app.store.acquire("r20", owner="o", now=app.clock.now(), ttl=timedelta(seconds=30))
+    assert taken is not None
     done = Release(status=Status.COMPLETED, closed_at=app.clock.now())
-    await app.store.commit(lease, Commit(sequence=1, release=done))
+    await app.store.commit(taken.lease, Commit(sequence=1, release=done))
     await row.get_by_text("completed").wait_for()
 
     assert await page.get_by_role("link", name="<b>new</b>").count() == 1
