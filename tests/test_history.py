@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinyworkflow_core.engine import history
+from tinyworkflow_core.engine.event_text import history_text
 from tinyworkflow_core.engine.history import (
     ActivityCompleted,
     Event,
@@ -21,7 +22,7 @@ from tinyworkflow_core.engine.history import (
     history_to_json,
 )
 from tinyworkflow_core.errors import SerializationError
-from tinyworkflow_core.serialization import Failure
+from tinyworkflow_core.serialization import Failure, json_text
 
 AT = "2026-01-02T03:04:05.000006+00:00"
 LATER = "2026-01-02T03:05:00+00:00"
@@ -199,6 +200,24 @@ def test_every_event_comes_back_from_json_equal_and_of_the_same_type(cls: type[E
     back = event_from_dict(json.loads(json.dumps(event_to_dict(one))))
     assert type(back) is type(one)
     assert back == one
+
+
+@pytest.mark.parametrize("cls", KINDS, ids=lambda cls: cls.__name__)
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_the_text_that_is_stored_is_that_of_the_json_data(cls: type[Event], data: st.DataObject) -> None:
+    some = data.draw(st.lists(events_of(cls), max_size=2))
+    assert history_text(some) == json_text(history_to_json(some))
+
+
+def test_the_text_of_what_holds_its_defaults_leaves_them_out_and_that_of_odd_values_is_the_same_too() -> None:
+    whole = history_from_json(GOLDEN)
+    assert history_text(whole) == json_text(GOLDEN)
+    [odd] = history_from_json(
+        [{"kind": "SignalReceived", "at": AT, "message_id": 5, "name": None, "payload": "\ud800"}]
+    )
+    assert history_text([odd]) == json_text(history_to_json([odd]))
+    assert json.loads(history_text([odd]).encode()) == history_to_json([odd])
 
 
 def test_a_history_keeps_its_order() -> None:

@@ -40,6 +40,20 @@ _SURROGATE_PAIR = "[\ud800-\udbff][\udc00-\udfff]"
 _dumps_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode
 
 
+def json_text(data: Any) -> str:
+    """JSON data as compact text that UTF-8 can hold."""
+    text = _plain_dumps(data)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate, say from a file name in an error's message
+            return _plain_dumps_ascii(data)
+    return text
+
+
+_plain_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_plain_dumps_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
 _SHORT = 1000
 _SCALARS: dict[type, Callable[[Any], str]] = {
     int: int.__repr__,

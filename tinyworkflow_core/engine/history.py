@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from datetime import datetime
 from typing import Any
 
@@ -403,11 +403,12 @@ class _Shape:
 
 
 _ABSENT: Any = object()
-_WRITERS: dict[str, Callable[[Any], Any]] = {
+WRITERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.isoformat,
     "Failure": Failure.to_dict,
     "tuple": list,
 }
+"""What makes JSON data of a field's value, by `kind_of_field`; the others are JSON data."""
 _READERS: dict[str, Callable[[Any], Any]] = {
     "datetime": datetime.fromisoformat,
     "Failure": Failure.from_dict,
@@ -415,12 +416,17 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def kind_of_field(field: Field[Any]) -> str:
+    """The name of the type of its values, apart from None."""
+    return re.split(r"\W", str(field.type))[0]
+
+
 def _shape(cls: type[Event]) -> _Shape:
-    every = [(f.name, re.split(r"\W", str(f.type))[0], f.default) for f in fields(cls)]
+    every = [(f.name, kind_of_field(f), f.default) for f in fields(cls)]
     return _Shape(
         cls=cls,
         kind=cls.__name__,
-        fields=tuple((n, _ABSENT if d is MISSING else d, _WRITERS.get(kind)) for n, kind, d in every),
+        fields=tuple((n, _ABSENT if d is MISSING else d, WRITERS.get(kind)) for n, kind, d in every),
         names=frozenset(name for name, _, _ in every),
         readers=tuple((name, _READERS[kind]) for name, kind, _ in every if kind in _READERS),
     )

@@ -33,9 +33,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..clock import EPOCH
+from ..engine.event_text import history_text
 from ..engine.history import Event, history_from_json, history_to_json
 from ..errors import PayloadTooLargeError
-from ..serialization import Failure
+from ..serialization import Failure, json_text
 from ..store import CastVote, Commit, Lease, Message, MessageKind, OpenApproval, Release, Run, Status
 from .firestore_blocks import Block
 
@@ -94,19 +95,9 @@ def position(generation: int, sequence: int) -> str:
 # --- JSON and sizes -------------------------------------------------------------------------------------
 
 
-def to_json(value: Any) -> str:
-    """JSON text that UTF-8 can hold: lone surrogates, legal in a str, are written as escapes."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
-
-
 def events_text(events: Sequence[Event]) -> str:
     """The events of one history document. Raises PayloadTooLargeError over MAX_EVENT_BYTES."""
-    text = to_json(history_to_json(events))
+    text = history_text(events)
     if (size := len(text.encode())) > MAX_EVENT_BYTES:
         raise PayloadTooLargeError(
             f"the events of one commit take {size} bytes, over the limit of {MAX_EVENT_BYTES}; "
@@ -140,7 +131,7 @@ def record_fields(run: Run) -> dict[str, Any]:
         **{name: _json_or_none(getattr(run, name)) for name in _TEXTS},
         "error": _error_text(run.error),
         **_approval_fields(run.open_approvals),
-        "attributes_json": to_json(dict(run.attributes)),
+        "attributes_json": json_text(dict(run.attributes)),
         "attributes": {attribute_key(key): one for key, one in run.attributes.items() if _can_be_filtered(one)},
         "result_apart": False,
     }
@@ -193,11 +184,11 @@ def _can_be_filtered(value: Any) -> bool:
 
 
 def _error_text(error: Failure | None) -> str | None:
-    return None if error is None else to_json(error.to_dict())
+    return None if error is None else json_text(error.to_dict())
 
 
 def _json_or_none(value: Any) -> str | None:
-    return None if value is None else to_json(value)
+    return None if value is None else json_text(value)
 
 
 def _value_or_none(text: str | None) -> Any:
@@ -209,7 +200,7 @@ def _approval_fields(approvals: Sequence[OpenApproval]) -> dict[str, Any]:
     for row in rows:
         for holder in (row, *row["votes"]):
             holder.update({name: one.isoformat() for name, one in holder.items() if isinstance(one, datetime)})
-    return {"open_approvals": to_json(rows), "waits_for_approval": bool(rows)}
+    return {"open_approvals": json_text(rows), "waits_for_approval": bool(rows)}
 
 
 def _approval(row: dict[str, Any]) -> OpenApproval:
@@ -250,7 +241,7 @@ def message_fields(run_id: str, message: Message, attempt: str) -> dict[str, Any
         "id": message.id,
         "kind": message.kind.value,
         "received_at": message.received_at,
-        "body": to_json(dict(message.body)),
+        "body": json_text(dict(message.body)),
         "attempt": attempt,
     }
 
@@ -286,7 +277,7 @@ def commit_key(lease: Lease, commit: Commit, events: str) -> str:
 
 def cursor_after(run: Run) -> str:
     """Where the page that ends with this run stops."""
-    text = to_json([run.created_at.astimezone(UTC).isoformat(), run.run_id])
+    text = json_text([run.created_at.astimezone(UTC).isoformat(), run.run_id])
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..errors import ScheduleDamagedError, StoreUnavailableError
 from ..schedule_store import DamagedSchedule, Schedule
+from ..serialization import json_text
 from .firestore_connection import Conflict, Connection, Create, Delete, Update, Write, google, pause
-from .firestore_documents import document_id, to_json
+from .firestore_documents import document_id
 
 TRIES = 12
 """How often `put` looks again after losing to another writer that left the expected state."""
@@ -35,7 +36,7 @@ class FirestoreSchedules:
             "id": schedule.id,
             "due_at": schedule.wake_at,
             "etag": schedule.etag,
-            "record": to_json(schedule.to_dict()),
+            "record": json_text(schedule.to_dict()),
         }
         for attempt in range(TRIES):
             write: Write = Create(reference, data)

@@ -10,12 +10,13 @@ import hashlib
 import sqlite3
 from collections.abc import Sequence
 
-from ..engine.history import Event, history_to_json
+from ..engine.event_text import history_text
+from ..engine.history import Event
 from ..errors import LeaseLost, PayloadTooLargeError, RunExistsError
 from ..records import dataclass
 from ..store import Commit, DeliveryOutcome, Lease, Release, Run
 from .sqlite_inbox import due_at_of, put
-from .sqlite_rows import COLUMNS, Row, letter_of, microseconds, notes_of, row_of, to_json
+from .sqlite_rows import COLUMNS, Row, letter_of, microseconds, notes_of, row_of
 from .sqlite_transactions import Changes
 
 MAX_EVENT_BYTES = 4 * 1024 * 1024
@@ -41,7 +42,7 @@ LET_GO = (
 
 def document_of(events: Sequence[Event]) -> str:
     """The events of one history document. Raises PayloadTooLargeError over MAX_EVENT_BYTES."""
-    document = to_json(history_to_json(events))
+    document = history_text(events)
     size = len(document) if document.isascii() else len(document.encode())
     if size > MAX_EVENT_BYTES:
         raise PayloadTooLargeError(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from ..serialization import json_text
 from ..store import Status
 from .sqlite_commits import DOCUMENT, INSERT_HISTORY, LAST_SEQUENCE
-from .sqlite_rows import to_json
 
 REOPEN = (
     "UPDATE runs SET status = 'pending', closed_at = NULL, output = NULL, notes = ?, sequence = ?, retry_count = ?, "
@@ -25,7 +25,7 @@ def reopen(db: sqlite3.Connection, run_id: str, *, sequence: int, document: str,
     (last,) = db.execute(LAST_SEQUENCE, (run_id, generation)).fetchone()
     if not status.closed or last != sequence - 1:
         return bool(db.execute(DOCUMENT, (run_id, generation, sequence)).fetchone() == (token, document))
-    kept = to_json(json.loads(notes) | {"error": None, "problem": None})
+    kept = json_text(json.loads(notes) | {"error": None, "problem": None})
     db.execute(REOPEN, (kept, sequence, retry_count, moment, moment, run_id))
     db.execute(INSERT_HISTORY, (run_id, generation, sequence, token, document))
     return True

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from ..clock import EPOCH
-from ..serialization import Failure
+from ..serialization import Failure, json_text
 from ..store import CastVote, Message, MessageKind, OpenApproval, Release, Run, RunQuery, Status, after_prefix
 
 Row = tuple[Any, ...]
@@ -103,21 +103,6 @@ def _moment(number: int | None) -> Any:
     return None if number is None else EPOCH + number * MICROSECOND
 
 
-_dumps = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-_dumps_ascii = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-
-
-def to_json(data: Any) -> str:
-    """JSON text that UTF-8 can hold."""
-    text = _dumps(data)
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:  # a lone surrogate, say from a file name in an error's message
-            return _dumps_ascii(data)
-    return text
-
-
 # --- records -----------------------------------------------------------------------------------------
 
 
@@ -128,7 +113,7 @@ def row_of(run: Run) -> Row:
         run.run_id, run.workflow_id, run.name, run.version, run.status.value, microseconds(run.created_at),
         microseconds(run.started_at), microseconds(run.closed_at), run.generation, run.sequence,
         microseconds(run.wake_at), run.lease_owner, microseconds(run.lease_until), run.parent_run_id,
-        run.retry_count, run.request_digest, approvals, to_json(dict(run.attributes)), notes, run.input, run.output,
+        run.retry_count, run.request_digest, approvals, json_text(dict(run.attributes)), notes, run.input, run.output,
     )  # fmt: skip
 
 
@@ -181,11 +166,11 @@ def notes_of(record: Run | Release) -> tuple[str | None, str]:
     error = None if record.error is None else record.error.to_dict()
     notes = {"error": error, "custom_status": record.custom_status, "problem": record.problem}
     # Most records have none, and each of them is read three times.
-    return to_json(approvals) if approvals else None, _NO_NOTES if notes == _NOTHING else to_json(notes)
+    return json_text(approvals) if approvals else None, _NO_NOTES if notes == _NOTHING else json_text(notes)
 
 
 _NOTHING = {"error": None, "custom_status": None, "problem": None}
-_NO_NOTES = to_json(_NOTHING)
+_NO_NOTES = json_text(_NOTHING)
 
 
 def _approval_of(data: dict[str, Any]) -> OpenApproval:
@@ -204,7 +189,7 @@ def _with_numbers(data: dict[str, Any]) -> dict[str, Any]:
 
 def letter_of(run_id: str, message: Message) -> Row:
     """A message for a run as a row of the inbox."""
-    return (run_id, message.id, microseconds(message.received_at), message.kind.value, to_json(dict(message.body)))
+    return (run_id, message.id, microseconds(message.received_at), message.kind.value, json_text(dict(message.body)))
 
 
 def message_of(row: Row) -> Message:
@@ -272,7 +257,7 @@ def _attribute_test(name: str, value: object) -> tuple[str, Row]:
 
 def cursor_after(run: Run) -> str:
     """Where the page after this run begins."""
-    return base64.urlsafe_b64encode(to_json([microseconds(run.created_at), run.run_id]).encode()).decode()
+    return base64.urlsafe_b64encode(json_text([microseconds(run.created_at), run.run_id]).encode()).decode()
 
 
 def _position_of(cursor: str) -> tuple[int, str]:

@@ -13,7 +13,8 @@ from datetime import datetime
 
 from ..errors import ScheduleDamagedError
 from ..schedule_store import DamagedSchedule, Schedule
-from .sqlite_rows import microseconds, to_json
+from ..serialization import json_text
+from .sqlite_rows import microseconds
 from .sqlite_transactions import Changes
 from .sqlite_writer import ConnectionThread, LoopConnection
 
@@ -43,7 +44,7 @@ class SqliteSchedules:
 
     async def put(self, schedule: Schedule, *, expected: str | None) -> bool:
         await self._have_table()
-        record, due_at = to_json(schedule.to_dict()), microseconds(schedule.wake_at)
+        record, due_at = json_text(schedule.to_dict()), microseconds(schedule.wake_at)
 
         def write(db: sqlite3.Connection, changed: Changes) -> bool:
             if expected is None:
