@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ import pytest
 from tests.engine import history_builder
 from tests.engine.activities import DeclinedError, echo
 from tests.engine.both_ways import GONE, in_order, replayed_both_ways, replayed_once, steps, tell, unwinds
-from tests.engine.history_builder import FACTS, Begin
+from tests.engine.history_builder import FACTS, Begin, codec, stored
 from tests.engine.owned_run import OwnedRun
 from tinyworkflow_core.engine.context import WorkflowContext
 from tinyworkflow_core.engine.history import ActivityCompleted, SignalReceived
+from tinyworkflow_core.engine.replay import Execution
 from tinyworkflow_core.serialization import Codec
 
 
@@ -113,3 +115,19 @@ def test_sealed_payloads_make_no_difference(begin: Begin, monkeypatch: pytest.Mo
     sealed = in_order(begin(unwinds))
     assert "key:" in str(sealed)
     assert replayed_both_ways(unwinds, sealed) == replayed_both_ways(unwinds, plain) >= 30
+
+
+def test_only_what_is_asked_for_after_the_last_event_is_put_off_by_how_late_the_call_is(begin: Begin) -> None:
+    async def asks_for_timers(ctx: WorkflowContext) -> None:
+        await ctx.wait_for_signal("a")
+        for one in range(4):
+            asyncio.get_running_loop().call_later(60, tell, ctx, one)
+            await steps(ctx, one)
+
+    run = begin(asks_for_timers).signal("a")
+    for _ in range(3):
+        run.complete(run.activities[0])
+    late = run.now + timedelta(seconds=0.5)
+    again = Execution(run.code, stored(run.history), facts=FACTS, codec=codec, now=late)
+    assert [one.delay.total_seconds() for one in again.journal.open.values() if one.due] == [0, 0, 0, 0.5]
+    again.close()

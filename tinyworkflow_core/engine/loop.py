@@ -84,6 +84,10 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
         self._on_error = on_error
         self._ready: deque[asyncio.Handle] = deque()
         self._number = 0
+        self._beginning = 0
+        """How many tasks are being made, each of which may begin at once (eager_start)."""
+        self.turns = 0
+        """How many callbacks have run since the code met an event."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = 64
         self._generators: list[Any] = []
@@ -98,8 +102,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
     def is_alone(self) -> bool:
         """Whether the task that is running would be the next to run, were it woken now."""
         task = asyncio.current_task(self)
-        # One of another class was begun inside another task's turn (eager_start), which goes on before it.
-        return not self._ready and type(task) is WorkflowTask and not task._must_cancel  # type: ignore[attr-defined]
+        if self._ready or self._beginning or type(task) is not WorkflowTask:
+            return False  # one of another class was begun inside another task's turn (eager_start), which goes on first
+        return not task._must_cancel  # type: ignore[attr-defined]  # typeshed does not know it
 
     # --- stepping, for the owner --------------------------------------------------------------
 
@@ -108,8 +113,9 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
 
         Raises NotInWorkflowError when they never come to rest.
         """
-        ready = self._ready
-        for _ in range(MAX_CALLBACKS_PER_DRAIN):
+        ready, self.turns = self._ready, 0
+        while self.turns < MAX_CALLBACKS_PER_DRAIN:
+            self.turns += 1
             if not ready:
                 when_at_rest()
             if not ready or self._journal.mismatch is not None:
@@ -229,7 +235,11 @@ class WorkflowLoop(asyncio.AbstractEventLoop):
                 "asyncio.as_completed starts bare coroutines in the order of their memory addresses, which no replay "
                 "can repeat: wrap each in asyncio.create_task first"
             )
-        task = WorkflowTask(coro, loop=self, name=name, context=context, **options)
+        self._beginning += 1
+        try:
+            task = WorkflowTask(coro, loop=self, name=name, context=context, **options)
+        finally:
+            self._beginning -= 1
         if len(self._tasks) >= self._prune_at and not self.closed:
             self._tasks = [one for one in self._tasks if not one.done()]
             self._prune_at = 2 * len(self._tasks) + 64

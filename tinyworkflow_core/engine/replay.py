@@ -349,6 +349,7 @@ class Execution:
         ):
             return None
         self._repeating.take()
+        self._loop.turns = 0
         self._loop.next_number()  # of the future that it would have waited for
         self._count(event)
         self._note_completed(event)
