@@ -47,6 +47,7 @@ class WorkflowClient:
 
     def __init__(self, store: Store, dispatcher: Dispatcher, registry: Registry, *, codec: Codec, clock: Clock) -> None:
         self.store = store
+        self._notifies = store if isinstance(store, Notifies) else None  # asking takes as long as to read a run
         self.dispatcher = dispatcher
         self.registry = registry
         self.codec = codec
@@ -165,8 +166,8 @@ class WorkflowClient:
     async def _wait_closed(self, run_id: str) -> Run:
         changed = asyncio.Event()
         unsubscribe = None
-        if isinstance(self.store, Notifies):
-            unsubscribe = self.store.subscribe(lambda _, ended: changed.set() if ended else None, run_id=run_id)
+        if self._notifies is not None:
+            unsubscribe = self._notifies.subscribe(lambda _, ended: changed.set() if ended else None, run_id=run_id)
         try:
             looks = 0
             while True:

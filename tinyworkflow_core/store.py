@@ -296,6 +296,24 @@ def nobody_is_gone(owner: str) -> bool:
     return False
 
 
+async def hand_back(
+    store: Store, lease: Lease, *, wake_at: datetime, status: Status = Status.PENDING, problem: str | None = None
+) -> None:
+    """Let go of a run that was taken and not worked on: its record shows what it showed, but for these. Raises what
+    `commit` raises."""
+    run = await store.get(lease.run_id)
+    if run is not None:
+        release = Release(
+            status=status,
+            wake_at=wake_at,
+            problem=problem,
+            open_approvals=run.open_approvals,
+            custom_status=run.custom_status,
+            retry_count=run.retry_count,
+        )
+        await store.commit(lease, Commit(sequence=run.sequence, release=release))
+
+
 class Store(Protocol):
     """Where runs live. One instance serves one process; it connects on first use, in the loop that uses it."""
 
@@ -349,6 +367,7 @@ class Store(Protocol):
         - Of any number of simultaneous calls at most one gets the lease.
         - Sets status RUNNING, started_at on the first taking, wake_at to the lease's end.
         - After StoreUnavailableError the lease may be taken all the same; then nobody gets it before its time is over.
+        - Cancelled meanwhile, it hands back what it may have taken, soon after (where it can: else the lease runs out).
         - Taking it from a holder that did not let go also appends a `LeaseTaken` event as a history document of its
           own, in the same write. That is the fence: the old holder's next commit is refused.
         """

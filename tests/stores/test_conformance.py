@@ -207,6 +207,31 @@ async def test_of_twenty_simultaneous_takings_from_a_silent_holder_at_most_one_s
     assert [type(event) for event in (await state_of(store)).history][1:] == [LeaseTaken]
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8])
+async def test_a_taking_that_is_cancelled_leaves_the_run_to_others(store: Store, turns: int) -> None:
+    await make(store)
+    taking = asyncio.ensure_future(store.acquire("run-1", owner="a", now=T0, ttl=TTL))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    if taking.cancel():
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+    else:  # it was quicker
+        done = taking.result()
+        assert done is not None
+        await let_go(store, done.lease)
+
+    for _ in range(500):
+        if (taken := await store.acquire("run-1", owner="b", now=T0, ttl=TTL)) is not None:
+            break
+        await asyncio.sleep(0.01)  # it is handed back by another thread
+    assert taken is not None
+    state = await state_of(store)
+    assert (state.run.lease_owner, state.run.status, len(state.history)) == ("b", Status.RUNNING, 1)
+    await store.commit(taken.lease, commit_of(1))
+
+
 async def test_taking_a_run_shows_on_its_record(store: Store) -> None:
     made = await make(store, wake_at=T0)
 

@@ -15,10 +15,9 @@ from datetime import datetime, timedelta
 
 from ..dispatcher import Advance
 from ..errors import LeaseLost, SerializationError, StoreError
-from ..store import STEERING, Lease, RunState, Status, Taken
+from ..store import STEERING, Lease, Status, hand_back
 from .call import Call
 from .holding import Attention
-from .ledger import Ledger
 from .performing import Performer
 from .surroundings import AdvanceSettings, Progress, Surroundings
 from .work import RunActivity
@@ -74,15 +73,17 @@ class Advancer:
         return bool(inbox) or attention.messages
 
     async def _once(self, run_id: str, attention: Attention, deadline: datetime | None) -> Progress:
-        taken = await self._acquire(run_id)
+        store = self._around.store
+        now, owner = self._around.clock.now(), self._new_owner()
+        taken = await store.acquire(run_id, owner=owner, now=now, ttl=self._ttl, gone=self._is_gone)
         if taken is None:
-            run = await self._around.store.get(run_id)
+            run = await store.get(run_id)
             if run is None:
                 return Progress.UNKNOWN
             return Progress.CLOSED if run.status.closed else Progress.BUSY
         lease = taken.lease
         try:
-            state = taken.state or await self._around.store.load(run_id)
+            state = taken.state or await store.load(run_id)
         except SerializationError as error:  # written by a newer release, or damaged
             attention.unreadable = True
             after = timedelta(seconds=self._around.settings.parked_retry_seconds)
@@ -106,26 +107,8 @@ class Advancer:
         finally:
             await call.put_away()
 
-    async def _acquire(self, run_id: str) -> Taken | None:
-        taking = asyncio.ensure_future(
-            self._around.store.acquire(
-                run_id, owner=self._new_owner(), now=self._around.clock.now(), ttl=self._ttl, gone=self._is_gone
-            )
-        )
-        try:
-            return await asyncio.shield(taking)
-        except asyncio.CancelledError:
-            await asyncio.wait([taking])  # the store would carry it out all the same, for nobody
-            if not taking.cancelled() and taking.exception() is None and (taken := taking.result()) is not None:
-                await self._leave(taken.lease, Status.PENDING, timedelta(0))
-            raise
-
     async def _leave(self, lease: Lease, status: Status, after: timedelta, problem: str | None = None) -> None:
         """Let go of a run that could not be read. Where that fails, its lease runs out by itself."""
         with contextlib.suppress(LeaseLost, StoreError):
-            if (run := await self._around.store.get(lease.run_id)) is not None:
-                state = RunState(run=run, history=(), sequence=run.sequence, inbox=())
-                around = self._around
-                ledger = Ledger(around.store, lease, state, clock=around.clock, codec=around.codec, lease_seconds=0)
-                wake_at = self._around.clock.now() + after
-                await ledger.write([], release=ledger.release(status, wake_at=wake_at, problem=problem))
+            wake_at = self._around.clock.now() + after
+            await hand_back(self._around.store, lease, wake_at=wake_at, status=status, problem=problem)

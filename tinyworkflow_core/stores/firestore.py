@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from ..clock import fresh_id
 from ..engine.history import Event
-from ..errors import StoreUnavailableError
+from ..errors import LeaseLost, StoreError, StoreUnavailableError
 from ..store import (
     GRACE,
     STEERING,
@@ -46,6 +46,7 @@ from ..store import (
     Status,
     Taken,
     after_prefix,
+    hand_back,
     nobody_is_gone,
 )
 from .firestore_collections import Collections, is_open
@@ -147,6 +148,19 @@ class FirestoreStore:
         now: datetime,
         ttl: timedelta,
         gone: Callable[[str], bool] = nobody_is_gone,
+    ) -> Taken | None:
+        taking = asyncio.ensure_future(self._take(run_id, owner, now, ttl, gone))
+        try:
+            return await asyncio.shield(taking)
+        except asyncio.CancelledError:
+            await asyncio.wait([taking])  # a request that is under way takes the run all the same, for nobody
+            with suppress(asyncio.CancelledError, LeaseLost, StoreError):
+                if (taken := taking.result()) is not None:
+                    await hand_back(self, taken.lease, wake_at=now)
+            raise
+
+    async def _take(
+        self, run_id: str, owner: str, now: datetime, ttl: timedelta, gone: Callable[[str], bool]
     ) -> Taken | None:
         taken = await self._leases.acquire(run_id, owner=owner, now=now, ttl=ttl, gone=gone)
         if taken is None:

@@ -9,6 +9,7 @@ The row keeps that token, so that a commit which comes again is told apart from 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -18,7 +19,7 @@ from typing import Literal
 
 from ..clock import fresh_id
 from ..engine.history import Event
-from ..errors import LeaseLost
+from ..errors import LeaseLost, StoreError
 from ..store import (
     Commit,
     Delivery,
@@ -54,7 +55,7 @@ from .sqlite_rows import (
     run_of,
 )
 from .sqlite_schedules import SqliteSchedules
-from .sqlite_taking import MOST_READ_AT_ONCE, SELECT_RUN, read, state_of, take
+from .sqlite_taking import MOST_READ_AT_ONCE, SELECT_RUN, Read, read, state_of, take, untake
 from .sqlite_transactions import Changes
 from .sqlite_wakeups import Wakeups
 from .sqlite_writer import ConnectionThread, LoopConnection
@@ -106,7 +107,7 @@ class SqliteStore:
             row = db.execute(f"{SELECT_RUN} WHERE run_id = ?", (run_id,)).fetchone()
             return None if row is None else run_of(row)
 
-        return await self._writer.look(read)
+        return await self._writer.look(read, is_one_statement=True)
 
     async def load(self, run_id: str, *, inbox: bool = True) -> RunState | None:
         most = None if self._reader is self._thread else MOST_READ_AT_ONCE  # in memory there is but one thread
@@ -116,7 +117,7 @@ class SqliteStore:
         return None if found is None else state_of(found)
 
     async def inbox(self, run_id: str) -> Sequence[Message]:
-        return await self._writer.look(lambda db, changed: inbox_of(db, run_id))
+        return await self._writer.look(lambda db, changed: inbox_of(db, run_id), is_one_statement=True)
 
     async def reopen(
         self, run_id: str, *, sequence: int, events: Sequence[Event], retry_count: int, now: datetime
@@ -150,7 +151,18 @@ class SqliteStore:
         gone: Callable[[str], bool] = nobody_is_gone,
     ) -> Taken | None:
         wanted = Lease(run_id=run_id, owner=owner, token=fresh_id(32), until=now + ttl, generation=0)
-        taken = await self._writer.run(lambda db, changed: take(db, wanted, now, gone))
+        is_cancelled = False
+
+        def write(db: sqlite3.Connection, changed: Changes) -> tuple[Lease, Read] | None:
+            return None if is_cancelled else take(db, wanted, now, gone)
+
+        try:
+            taken = await self._writer.run(write)
+        except asyncio.CancelledError:  # it may have been carried out, or be under way: then this comes after it
+            is_cancelled = True
+            with contextlib.suppress(StoreError):  # the store was closed
+                self._thread.post(lambda db, changed: untake(db, wanted, now, changed))
+            raise
         if taken is None:
             return None
         lease, found = taken

@@ -86,6 +86,9 @@ COLUMNS = (
     "input, output"
 )
 
+STATUS_OF = {one.value: one for one in Status}
+"""What `Status` gives, sooner."""
+
 COLUMN = {name: place for place, name in enumerate(COLUMNS.split(", "))}
 """Where in such a row each column stands."""
 
@@ -132,7 +135,7 @@ def run_of(row: Row) -> Run:
         version=version,
         input=input_text,
         created_at=_moment(created_at),
-        status=Status(status),
+        status=STATUS_OF[status],
         output=output,
         error=Failure.from_dict(noted["error"]) if noted["error"] is not None else None,
         started_at=_moment(started_at),
@@ -152,7 +155,7 @@ def run_of(row: Row) -> Run:
     )
 
 
-def changed(row: Row, **columns: Any) -> Row:
+def with_columns(row: Row, **columns: Any) -> Row:
     """The row with other values in these columns."""
     values = list(row)
     for name, value in columns.items():

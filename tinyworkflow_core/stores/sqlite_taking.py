@@ -16,13 +16,18 @@ from ..engine.history import LeaseTaken, history_from_json
 from ..store import Lease, RunState, Status
 from .sqlite_commits import INSERT_HISTORY, LAST_SEQUENCE, document_of
 from .sqlite_inbox import SELECT_INBOX
-from .sqlite_rows import COLUMN, COLUMNS, Row, changed, message_of, microseconds, run_of
+from .sqlite_rows import COLUMN, COLUMNS, STATUS_OF, Row, message_of, microseconds, run_of, with_columns
+from .sqlite_transactions import Changes
 
 SELECT_RUN = f"SELECT {COLUMNS} FROM runs"
 SELECT_HISTORY = "SELECT sequence, events FROM history WHERE run_id = ? AND generation = ? ORDER BY sequence"
 TAKE = (
     "UPDATE runs SET status = 'running', started_at = ?, wake_at = ?, due_at = ?, sequence = ?, "
     "lease_owner = ?, lease_until = ?, lease_token = ? WHERE run_id = ?"
+)
+UNTAKE = (
+    "UPDATE runs SET status = 'pending', wake_at = ?, due_at = ?, lease_owner = NULL, lease_until = NULL, "
+    "lease_token = NULL WHERE run_id = ? AND lease_token = ?"
 )
 
 MOST_READ_AT_ONCE = 100_000
@@ -55,7 +60,7 @@ def take(db: sqlite3.Connection, lease: Lease, now: datetime, gone: Callable[[st
     if row is None:
         return None
     status, holder, held_until, generation, sequence, started_at = _held(row)
-    if Status(status).closed or (holder is not None and held_until > moment and not gone(holder)):
+    if STATUS_OF[status].closed or (holder is not None and held_until > moment and not gone(holder)):
         return None
     if holder is not None:
         sequence = db.execute(LAST_SEQUENCE, (run_id, generation)).fetchone()[0] + 1
@@ -63,7 +68,7 @@ def take(db: sqlite3.Connection, lease: Lease, now: datetime, gone: Callable[[st
         db.execute(INSERT_HISTORY, (run_id, generation, sequence, lease.token, fence))
     started_at = moment if started_at is None else started_at
     db.execute(TAKE, (started_at, until, until, sequence, lease.owner, until, lease.token, run_id))
-    row = changed(
+    row = with_columns(
         row,
         status=Status.RUNNING.value,
         started_at=started_at,
@@ -74,6 +79,13 @@ def take(db: sqlite3.Connection, lease: Lease, now: datetime, gone: Callable[[st
     )
     taken = Lease(run_id=run_id, owner=lease.owner, token=lease.token, until=lease.until, generation=generation)
     return taken, _whole(db, row, MOST_READ_AT_ONCE, inbox=True)
+
+
+def untake(db: sqlite3.Connection, lease: Lease, now: datetime, changed: Changes) -> None:
+    """Hand back what was taken by this lease, if it was."""
+    moment = microseconds(now)
+    if db.execute(UNTAKE, (moment, moment, lease.run_id, lease.token)).rowcount:
+        changed[lease.run_id] = False
 
 
 def state_of(found: Read) -> RunState:

@@ -74,8 +74,8 @@ class ConnectionThread(OwnedConnection):
         self.put(Call(operation, future))
         return await future
 
-    async def look(self, operation: Operation[T]) -> T:
-        """Carry out an operation that only reads, and not much."""
+    async def look(self, operation: Operation[T], *, is_one_statement: bool = False) -> T:
+        """Carry out an operation that only reads, and not much. One statement needs no transaction around it."""
         return await self.run(operation)
 
     def post(self, operation: Operation[None]) -> None:
@@ -208,7 +208,7 @@ class LoopConnection:
                     loop.call_soon(self._flush, place)
         return await future
 
-    async def look(self, operation: Operation[T]) -> T:
+    async def look(self, operation: Operation[T], *, is_one_statement: bool = False) -> T:
         """See ConnectionThread.look."""
         await asyncio.sleep(0)  # whoever asks again and again must let the others run
         place = self._place()
@@ -216,6 +216,8 @@ class LoopConnection:
             if self._thread.has_opened and not self._closed:
                 try:
                     db = place.connected()
+                    if is_one_statement:
+                        return operation(db, {})
                     db.execute("BEGIN")
                     try:
                         return operation(db, {})
