@@ -29,6 +29,7 @@ from ..engine.history import (
 from ..engine.journal import Journal, Pending
 from ..errors import StepInterruptedError
 from ..serialization import Codec
+from . import eager
 
 Ended = ActivityCompleted | ActivityFailed | ActivityCancelled
 RunActivity = Callable[[ActivityAttempt, Callable[[], None], Callable[[str], None]], Awaitable[Ended]]
@@ -203,8 +204,8 @@ class Work:
                 self._spawn(command_id, lambda: self._side_effect(command))
 
     def _spawn(self, command_id: int, work: Callable[[], Awaitable[Event]]) -> None:
-        task = asyncio.get_running_loop().create_task(self._see_through(command_id, work))
-        if not task.done():  # with asyncio.eager_task_factory it may have come to its end already
+        task = eager.begin(self._see_through(command_id, work))
+        if not task.done():
             self._running[command_id] = task
 
     def _cancel(self, command_id: int, task: asyncio.Task[None], why: str | None = None) -> None:
