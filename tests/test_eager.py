@@ -76,6 +76,9 @@ async def test_what_it_raises_at_once_is_its_own() -> None:
 
 async def test_an_interrupt_comes_out_and_whoever_began_it_is_still_the_current_task() -> None:
     async def interrupted() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda done: done.exception())  # else asyncio says that nobody looked at it
         raise KeyboardInterrupt
 
     this = asyncio.current_task()

@@ -213,6 +213,11 @@ def test_the_text_that_is_stored_is_that_of_the_json_data(cls: type[Event], data
 def test_the_text_of_what_holds_its_defaults_leaves_them_out_and_that_of_odd_values_is_the_same_too() -> None:
     whole = history_from_json(GOLDEN)
     assert history_text(whole) == json_text(GOLDEN)
+    for value in (1, True, None, "x", 1.5, [2]):
+        for about in ({"kind": "RunStarted", "version": value}, {"kind": "ApprovalRequested", "veto": value}):
+            filled = next(one for one in GOLDEN if one["kind"] == about["kind"]) | about
+            [odd] = history_from_json([filled])
+            assert history_text([odd]) == json_text(history_to_json([odd]))
     [odd] = history_from_json(
         [{"kind": "SignalReceived", "at": AT, "message_id": 5, "name": None, "payload": "\ud800"}]
     )

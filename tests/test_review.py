@@ -269,6 +269,18 @@ async def test_a_run_that_could_not_be_loaded_is_let_go_and_not_taken_for_dead(s
     assert await one.client.get_result(run_id) == "done"
 
 
+async def test_a_run_that_cannot_be_read_is_parked_although_the_first_answer_to_that_is_lost(store: Store) -> None:
+    faulty = Faulty(store)
+    one = app(faulty)
+    run_id = await one.client.start_workflow(quick)
+    faulty.faults["load"] = [SerializationError("an event of a kind that this release does not know")]
+    faulty.faults["commit"] = [StoreUnavailableError("away")]
+    assert await one.advance(run_id) is Progress.RELEASED
+    run = await _run(store, run_id)
+    assert (run.status, run.lease_owner) == (Status.PARKED, None)
+    assert "does not know" in (run.problem or "")
+
+
 async def test_an_inbox_that_cannot_be_read_just_now_ends_no_activity_that_works(store: Store) -> None:
     faulty = Faulty(store)
     one = app(faulty, settings=AdvanceSettings(lease_seconds=0.3))

@@ -187,3 +187,37 @@ def test_a_run_that_was_terminated_while_it_was_undone_goes_on_undoing_when_it_i
     run.complete(run.activities[0])
     assert isinstance(run.outcome, Failed)
     assert run.outcome.retry_after is None
+
+
+def test_a_child_that_was_started_too_late_to_be_wanted_is_started_anew_with_what_was_cancelled_beside_it(
+    own: Own,
+) -> None:
+    is_broken = True
+
+    async def grouped(ctx: WorkflowContext) -> list[Any]:
+        async def buggy() -> str:
+            await ctx.execute_activity(echo, "quick")
+            if is_broken:
+                raise KeyError("bug")
+            return "mended"
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(ctx.execute_activity(echo, "slow")),
+                group.create_task(ctx.execute_child("other", 1)),
+                group.create_task(buggy()),
+            ]
+        return [one.result() for one in tasks]
+
+    run = own(grouped)
+    (child,), (slow, quick) = run.children, run.activities
+    run.happen(run.completed(quick, "quick"), run.child_started(child))  # one commit: the first withdraws the second
+    run.happen(run.child_ended(child, status="cancelled")).end_withdrawn(slow).end()
+    is_broken = False
+    run.retry()
+
+    (child,) = run.children
+    assert child.run_id == "run-1.0.2.retry-1"
+    run.complete(run.activities[0], "slow")
+    run.happen(run.child_started(child)).happen(run.child_ended(child, result="sibling"))
+    assert run.result == ["slow", "sibling", "mended"]

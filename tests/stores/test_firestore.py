@@ -133,6 +133,35 @@ async def test_taking_and_reading_a_run_of_a_silent_holder_is_two_writes_and_fou
     assert wire.spent() == (2, 0, 4)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_taking_that_is_cancelled_while_it_reads_hands_the_run_back(
+    store: FirestoreStore, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    await make(store)
+    begun = asyncio.Event()
+
+    async def never_ends(*args: Any, **options: Any) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    with monkeypatch.context() as reading:
+        reading.setattr(firestore_module, "load", never_ends)
+        taking = asyncio.ensure_future(store.acquire("run-1", owner="a", now=T0, ttl=TTL))
+        await begun.wait()
+        for _ in range(times):
+            taking.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+
+    for _ in range(500):
+        run = (await state_of(store)).run
+        if run.lease_owner is None:
+            break
+        await asyncio.sleep(0.01)  # who was cancelled twice does not wait for it
+    assert (run.lease_owner, run.status, run.wake_at) == (None, Status.PENDING, T0)
+
+
 async def test_a_step_is_exactly_one_write_and_no_read(store: FirestoreStore, wire: Wire) -> None:
     await make(store)
     lease = await take(store)

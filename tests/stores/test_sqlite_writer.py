@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.stores.records import TTL, a_message, happened, make, take
+from tests.stores.records import T0, TTL, a_message, happened, make, take
 from tests.stores.test_sqlite import threads_of, until
 from tinyworkflow_core.errors import LeaseLost, StoreError, StoreUnavailableError
 from tinyworkflow_core.store import Commit, RunQuery
@@ -456,6 +456,27 @@ def test_what_a_forked_process_was_acknowledged_stays_when_its_parent_closes(pat
     assert in_the_file(path, MESSAGES) == ["before", "child-1", "child-2", "parent"]
     for descriptor in (*parent_closed, *child_wrote):
         os.close(descriptor)
+
+
+@needs_fork
+async def test_a_taking_that_waits_while_a_fork_happens_is_not_handed_back_by_the_child(
+    store: SqliteStore, path: str
+) -> None:
+    asyncio.get_running_loop().call_soon(lambda: None)  # somebody else's turn: so it waits
+    taking: Any = store.acquire("run-1", owner="parent", now=T0, ttl=TTL)
+    waits_for = taking.send(None)
+
+    def child() -> None:  # its copy of the call is cancelled, as when asyncio.run ends there
+        with pytest.raises(asyncio.CancelledError):
+            taking.throw(asyncio.CancelledError())
+
+    assert ended_well(in_a_child(child))
+    waits_for._asyncio_future_blocking = False
+    await waits_for
+    with pytest.raises(StopIteration) as ended:
+        taking.send(None)
+    assert ended.value.value.lease.owner == "parent"
+    assert in_the_file(path, "SELECT lease_owner FROM runs") == ["parent"]
 
 
 @needs_fork

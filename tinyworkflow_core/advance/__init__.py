@@ -14,10 +14,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from ..dispatcher import Advance
-from ..errors import LeaseLost, SerializationError, StoreError
+from ..errors import LeaseLost, SerializationError, StoreError, StoreUnavailableError
 from ..store import STEERING, Lease, Status, hand_back
 from .call import Call
 from .holding import Attention
+from .ledger import PAUSES
 from .performing import Performer
 from .surroundings import AdvanceSettings, Progress, Surroundings
 from .work import RunActivity
@@ -109,6 +110,11 @@ class Advancer:
 
     async def _leave(self, lease: Lease, status: Status, after: timedelta, problem: str | None = None) -> None:
         """Let go of a run that could not be read. Where that fails, its lease runs out by itself."""
+        wake_at = self._around.clock.now() + after
         with contextlib.suppress(LeaseLost, StoreError):
-            wake_at = self._around.clock.now() + after
-            await hand_back(self._around.store, lease, wake_at=wake_at, status=status, problem=problem)
+            for pause in (*PAUSES, None):
+                try:
+                    return await hand_back(self._around.store, lease, wake_at=wake_at, status=status, problem=problem)
+                except StoreUnavailableError:
+                    if pause is not None:
+                        await asyncio.sleep(pause)

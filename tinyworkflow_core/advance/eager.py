@@ -26,6 +26,10 @@ def begin(coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     if ready is None or len(ready) != queued + 1:
         return task
     first_turn = ready.pop()
+    begins: object = getattr(first_turn._callback, "__self__", None)
+    if begins is not task:  # another thread has called in between
+        ready.append(first_turn)
+        return task
     this = asyncio.current_task()
     if this is not None:
         asyncio._leave_task(loop, this)

@@ -20,7 +20,7 @@ from ..serialization import Codec
 from ..store import Commit, Lease, Message, NewRun, OpenApproval, Release, RunState, Status, Store
 from .records import cast_vote, how_many_fit
 
-_PAUSES = (0.05, 0.2, 1.0)
+PAUSES = (0.05, 0.2, 1.0)
 """Seconds before a write is repeated that the store could not confirm."""
 
 _SHOWN_EVERY = timedelta(seconds=1)
@@ -147,7 +147,7 @@ class Ledger:
         return None if text is None else self._codec.fingerprint(text)
 
     async def _commit(self, commit: Commit) -> None:
-        for pause in (*_PAUSES, None):
+        for pause in (*PAUSES, None):
             try:
                 await self._store.commit(self._lease, commit)
                 break

@@ -35,7 +35,7 @@ def _text_of(event: Event) -> str:
         write = _written_by[cls] = _writer_of(cls)
     try:
         return write(event)
-    except TypeError:  # a value of another type than its field's: an older release may have stored it
+    except (TypeError, AttributeError):  # a value of another type than its field's: an older release may have stored it
         return json_text(event_to_dict(event))
 
 
@@ -52,9 +52,9 @@ def _writer_of(cls: type[Event]) -> Callable[[Any], str]:
             case "str":
                 written = f"_text({value})"
             case "int":
-                written = f"_number({value})"
+                written = f"(_number({value}) if type({value}) is int else _json({value}))"
             case "bool":
-                written = f"('true' if {value} else 'false')"
+                written = f"('true' if {value} is True else 'false' if {value} is False else _json({value}))"
             case "datetime":
                 written = f"""'"' + {value}.isoformat() + '"'"""
             case _:

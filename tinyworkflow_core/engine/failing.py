@@ -76,7 +76,7 @@ class Failing:
             self._bad[step] = self._journal.here
             if isinstance(event, ActivityFailed) and step in self._once:
                 self._final.add(step)
-            if pending is not None and pending.withdrawn:
+            if (pending is not None and pending.withdrawn) or step in self._journal.orphans:
                 self._wound_up.append(step)
                 return
         self._wound_up.clear()

@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from ..clock import fresh_id
 from ..engine.history import Event
-from ..errors import LeaseLost, StoreError, StoreUnavailableError
+from ..errors import StoreUnavailableError
 from ..store import (
     GRACE,
     STEERING,
@@ -149,28 +149,27 @@ class FirestoreStore:
         ttl: timedelta,
         gone: Callable[[str], bool] = nobody_is_gone,
     ) -> Taken | None:
-        taking = asyncio.ensure_future(self._take(run_id, owner, now, ttl, gone))
+        taking = asyncio.ensure_future(self._leases.acquire(run_id, owner=owner, now=now, ttl=ttl, gone=gone))
         try:
-            return await asyncio.shield(taking)
+            taken = await asyncio.shield(taking)
+            if taken is None:
+                return None
+            lease, record = taken
+            state = None
+            if record is not None:
+                with suppress(Exception):  # whatever is wrong: the lease is taken, and `load` will meet it again
+                    state = await load(self._at, run_id, self._leases.has_read, inbox=True, known=record)
+            return Taken(lease=lease, state=state)
         except asyncio.CancelledError:
-            await asyncio.wait([taking])  # a request that is under way takes the run all the same, for nobody
-            with suppress(asyncio.CancelledError, LeaseLost, StoreError):
-                if (taken := taking.result()) is not None:
-                    await hand_back(self, taken.lease, wake_at=now)
+            await asyncio.shield(self._give_up(taking, now))
             raise
 
-    async def _take(
-        self, run_id: str, owner: str, now: datetime, ttl: timedelta, gone: Callable[[str], bool]
-    ) -> Taken | None:
-        taken = await self._leases.acquire(run_id, owner=owner, now=now, ttl=ttl, gone=gone)
-        if taken is None:
-            return None
-        lease, record = taken
-        state = None
-        if record is not None:
-            with suppress(Exception):  # whatever is wrong: the lease is taken, and `load` will meet it again
-                state = await load(self._at, run_id, self._leases.has_read, inbox=True, known=record)
-        return Taken(lease=lease, state=state)
+    async def _give_up(self, taking: asyncio.Future[tuple[Lease, Any] | None], now: datetime) -> None:
+        """A request that is under way takes the run all the same, for nobody: wait for it, and hand the run back."""
+        await asyncio.wait([taking])
+        with suppress(asyncio.CancelledError, Exception):
+            if (taken := taking.result()) is not None:
+                await hand_back(self, taken[0], wake_at=now)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         return await self._leases.renew(lease, now=now, ttl=ttl)

@@ -1,7 +1,7 @@
 """SqliteStore: runs in one SQLite file, shared by the processes of one machine, or in memory.
 
-Every verb is one operation in one transaction of the writer's (or reader's) thread; see `sqlite_writer.py`. JSON is
-made before an operation is queued, so that the writer only writes.
+Every verb is one operation in one transaction; who carries it out, and when, is `sqlite_writer.py`'s business. JSON is
+made before an operation is queued and read after it, so that it holds up nobody.
 
 The fence: a history row exists or not, and it is made only where the run's record still carries the lease's token.
 The row keeps that token, so that a commit which comes again is told apart from somebody else's.
@@ -151,17 +151,17 @@ class SqliteStore:
         gone: Callable[[str], bool] = nobody_is_gone,
     ) -> Taken | None:
         wanted = Lease(run_id=run_id, owner=owner, token=fresh_id(32), until=now + ttl, generation=0)
-        is_cancelled = False
+        is_cancelled, process = False, os.getpid()
 
         def write(db: sqlite3.Connection, changed: Changes) -> tuple[Lease, Read] | None:
             return None if is_cancelled else take(db, wanted, now, gone)
 
         try:
             taken = await self._writer.run(write)
-        except asyncio.CancelledError:  # it may have been carried out, or be under way: then this comes after it
+        except asyncio.CancelledError:
             is_cancelled = True
-            with contextlib.suppress(StoreError):  # the store was closed
-                self._thread.post(lambda db, changed: untake(db, wanted, now, changed))
+            if process == os.getpid():  # else this is the copy of a call that is our parent's
+                await self._untake(wanted, now)
             raise
         if taken is None:
             return None
@@ -171,6 +171,13 @@ class SqliteStore:
             with contextlib.suppress(Exception):  # whatever is wrong: the lease is taken, and `load` will meet it again
                 state = state_of(found)
         return Taken(lease=lease, state=state)
+
+    async def _untake(self, lease: Lease, now: datetime) -> None:
+        # The taking may have been carried out, or be under way: in the thread this comes after it.
+        undoing = asyncio.ensure_future(self._thread.run(lambda db, changed: untake(db, lease, now, changed)))
+        undoing.add_done_callback(lambda done: done.cancelled() or done.exception())  # where nobody waits for it
+        with contextlib.suppress(StoreError):
+            await asyncio.shield(undoing)
 
     async def renew(self, lease: Lease, *, now: datetime, ttl: timedelta) -> bool:
         until = microseconds(now + ttl)

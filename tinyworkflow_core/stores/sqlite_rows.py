@@ -86,9 +86,6 @@ COLUMNS = (
     "input, output"
 )
 
-STATUS_OF = {one.value: one for one in Status}
-"""What `Status` gives, sooner."""
-
 COLUMN = {name: place for place, name in enumerate(COLUMNS.split(", "))}
 """Where in such a row each column stands."""
 
@@ -135,7 +132,7 @@ def run_of(row: Row) -> Run:
         version=version,
         input=input_text,
         created_at=_moment(created_at),
-        status=STATUS_OF[status],
+        status=status_of(status),
         output=output,
         error=Failure.from_dict(noted["error"]) if noted["error"] is not None else None,
         started_at=_moment(started_at),
@@ -155,6 +152,14 @@ def run_of(row: Row) -> Run:
     )
 
 
+def status_of(text: str) -> Status:
+    """What `Status` gives, sooner. Raises ValueError for a text that is none."""
+    return _STATUSES.get(text) or Status(text)
+
+
+_STATUSES = {one.value: one for one in Status}
+
+
 def with_columns(row: Row, **columns: Any) -> Row:
     """The row with other values in these columns."""
     values = list(row)
@@ -168,7 +173,7 @@ def notes_of(record: Run | Release) -> tuple[str | None, str]:
     approvals = [_with_numbers(asdict(one)) for one in record.open_approvals]
     error = None if record.error is None else record.error.to_dict()
     notes = {"error": error, "custom_status": record.custom_status, "problem": record.problem}
-    # Most records have none, and each of them is read three times.
+    # Most records have none, and each of them is read again and again.
     return json_text(approvals) if approvals else None, _NO_NOTES if notes == _NOTHING else json_text(notes)
 
 

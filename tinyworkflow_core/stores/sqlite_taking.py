@@ -13,10 +13,11 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from ..engine.history import LeaseTaken, history_from_json
+from ..serialization import json_text
 from ..store import Lease, RunState, Status
 from .sqlite_commits import INSERT_HISTORY, LAST_SEQUENCE, document_of
 from .sqlite_inbox import SELECT_INBOX
-from .sqlite_rows import COLUMN, COLUMNS, STATUS_OF, Row, message_of, microseconds, run_of, with_columns
+from .sqlite_rows import COLUMN, COLUMNS, Row, message_of, microseconds, run_of, status_of, with_columns
 from .sqlite_transactions import Changes
 
 SELECT_RUN = f"SELECT {COLUMNS} FROM runs"
@@ -26,8 +27,8 @@ TAKE = (
     "lease_owner = ?, lease_until = ?, lease_token = ? WHERE run_id = ?"
 )
 UNTAKE = (
-    "UPDATE runs SET status = 'pending', wake_at = ?, due_at = ?, lease_owner = NULL, lease_until = NULL, "
-    "lease_token = NULL WHERE run_id = ? AND lease_token = ?"
+    "UPDATE runs SET status = 'pending', wake_at = ?, due_at = ?, notes = ?, lease_owner = NULL, lease_until = NULL, "
+    "lease_token = NULL WHERE run_id = ?"
 )
 
 MOST_READ_AT_ONCE = 100_000
@@ -60,7 +61,7 @@ def take(db: sqlite3.Connection, lease: Lease, now: datetime, gone: Callable[[st
     if row is None:
         return None
     status, holder, held_until, generation, sequence, started_at = _held(row)
-    if STATUS_OF[status].closed or (holder is not None and held_until > moment and not gone(holder)):
+    if status_of(status).closed or (holder is not None and held_until > moment and not gone(holder)):
         return None
     if holder is not None:
         sequence = db.execute(LAST_SEQUENCE, (run_id, generation)).fetchone()[0] + 1
@@ -82,9 +83,12 @@ def take(db: sqlite3.Connection, lease: Lease, now: datetime, gone: Callable[[st
 
 
 def untake(db: sqlite3.Connection, lease: Lease, now: datetime, changed: Changes) -> None:
-    """Hand back what was taken by this lease, if it was."""
-    moment = microseconds(now)
-    if db.execute(UNTAKE, (moment, moment, lease.run_id, lease.token)).rowcount:
+    """Hand back what was taken by this lease, if it was. A run that was parked is tried anew, and has no problem."""
+    held = (lease.run_id, lease.token)
+    row = db.execute("SELECT notes FROM runs WHERE run_id = ? AND lease_token = ?", held).fetchone()
+    if row is not None:
+        moment, notes = microseconds(now), json_text(json.loads(row[0]) | {"problem": None})
+        db.execute(UNTAKE, (moment, moment, notes, lease.run_id))
         changed[lease.run_id] = False
 
 
