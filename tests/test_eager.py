@@ -13,6 +13,7 @@ import pytest
 from tinyworkflow_core import WorkflowContext, activity, workflow
 from tinyworkflow_core.advance import Progress, eager
 from tinyworkflow_core.app import App
+from tinyworkflow_core.engine.history import ActivityCompleted, ChildStarted, RunStarted
 from tinyworkflow_core.stores import sqlite_writer
 
 STATE: contextvars.ContextVar[str] = contextvars.ContextVar("state", default="untouched")
@@ -172,4 +173,19 @@ async def test_quick_steps_beside_others_take_two_turns_of_the_loop_each_for_the
     assert progress is Progress.CLOSED
     assert await app.client.get_result(run_id) == 2**steps
     assert 2 * steps <= turns <= 2 * steps + 10
+    await app.close()
+
+
+@workflow
+async def with_a_child(ctx: WorkflowContext) -> list[int]:
+    return list(await asyncio.gather(ctx.execute_child(doubling, 3), ctx.execute_activity(doubled, 1)))
+
+
+async def test_a_child_that_was_asked_for_beside_a_quick_step_is_started_before_the_steps_end_is_met() -> None:
+    app = App("sqlite:///:memory:", workflows=[doubling, with_a_child], dispatcher="none")
+    run_id = await app.client.start_workflow(with_a_child)
+    await app.advance(run_id)
+    state = await app.store.load(run_id)
+    assert state is not None
+    assert [type(event) for event in state.history] == [RunStarted, ChildStarted, ActivityCompleted]
     await app.close()

@@ -41,9 +41,7 @@ async def _in_one_call(metered: Metered, workflow: Any, input_data: Any = None) 
 
 
 @pytest.mark.parametrize("steps", [0, 1, 10, 100])
-async def test_a_sequence_of_n_steps_writes_n_and_three_documents_and_reads_three(
-    metered: Metered, steps: int
-) -> None:
+async def test_a_sequence_of_n_steps_writes_n_and_three_documents_and_reads_three(metered: Metered, steps: int) -> None:
     written, deleted, read = await _in_one_call(metered, sequence, steps)
     print(f"\n{steps} steps: {written} written, {deleted} deleted, {read} read")
     assert written <= steps + 3

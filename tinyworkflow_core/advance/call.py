@@ -285,8 +285,8 @@ class Call:
         return not (journal.outward or journal.orphans or self._execution.answers)
 
     def _ready(self, work: Work, now: datetime, due: datetime | None) -> list[Ready]:
-        """Messages first, so that a decision made in time wins over the timer that runs out. As many as fit one
-        document."""
+        """Messages first, so that a decision made in time wins over the timer that runs out; and what the code asked to
+        be sent out before what has ended since, which may make it take that back. As many as fit one document."""
         if self._is_quiet(work, now, due):
             return self._fitting(_taken(work)) if work.ended else []
         if work.broken is not None:
@@ -295,6 +295,7 @@ class Call:
         ready = self._intake.take(now, seen=self._execution.seen.keys(), execution=self._execution)
         if self._intake.suspend is None:
             work.start_due(now, heard_of)
+            ready += outgoing(self._execution, self._ledger.run, self._around, now)
             ready += _taken(work)
             ready += self._due_with_the_run(work, now)
         return self._fitting(ready)
@@ -309,9 +310,8 @@ class Call:
         return ready[:fit]
 
     def _due_with_the_run(self, work: Work, now: datetime) -> list[Ready]:
-        """What goes out, and what else the run itself has to hear of."""
-        run = self._ledger.run
-        ready = outgoing(self._execution, run, self._around, now)
+        """What else goes out, and what the run itself has to hear of."""
+        run, ready = self._ledger.run, list[Ready]()
         orphans = self._execution.journal.orphans.values()
         for child in [one.run_id for one in work.unwanted] + [one.run_id for one in orphans]:
             if child not in self._told:
